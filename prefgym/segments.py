@@ -1,0 +1,189 @@
+"""Segments: a batch of stretches of episodes, of a robot or of a language model alike.
+
+A segment is a context and then actions. For control the context is the first observation and
+``observations`` holds what each action answered to; for text the context is the prompt, and the
+actions taken so far are the state, so that ``observations`` may be absent.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+import numpy as np
+
+Array = Any
+"""A numpy array or a torch tensor; one batch holds one kind throughout."""
+
+_PER_STEP = ("actions", "mask", "observations", "rewards", "advantages")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Segments:
+    """A batch of ``B`` segments of at most ``T`` steps, as a struct of arrays.
+
+    Steps beyond the end of a segment are padding: they stand at the end of the row, ``mask`` is
+    false there, the values are zero, and no score counts them.
+    """
+
+    actions: Array
+    """``[B, T, *act]``; ``[B, T]`` integers where the action space is discrete."""
+    mask: Array
+    """``[B, T]`` boolean: true where a real step is."""
+    context: Array
+    """``[B, *obs]`` first observation, or ``[B, P]`` prompt tokens."""
+    context_id: Array
+    """``[B]`` integers; equal ids mean comparable starts (same prompt, same reset state)."""
+    observations: Array | None = None
+    """``[B, T, *obs]`` what each action answered to; absent for text."""
+    rewards: Array | None = None
+    """``[B, T]`` the *true* reward. Raters and scores read it; learners never do."""
+    advantages: Array | None = None
+    """``[B, T]`` advantages under the true reward, where a value source supplied them."""
+    factors: Mapping[str, Array] = field(default_factory=dict)
+    """Named parts of the true reward, ``[B, T]`` each. For raters, as ``rewards`` is."""
+    episode: Array | None = None
+    """``[B]`` integers: the episode in the store that the segment was cut from."""
+    start: Array | None = None
+    """``[B]`` integers: the step of that episode at which it begins."""
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not fit together, with both shapes in the sentence."""
+        if self.mask.ndim != 2:
+            raise ValueError(
+                f"Segments: mask has shape {tuple(self.mask.shape)}, wanted [batch, steps]."
+            )
+        shape = tuple(self.mask.shape)
+        for name, value in self._present():
+            wanted = shape if _stepwise(name) else shape[:1]
+            if tuple(value.shape[: len(wanted)]) != wanted:
+                raise ValueError(
+                    f"Segments: {name} has shape {tuple(value.shape)}, which does not begin with "
+                    f"{wanted}, the shape of the mask; every array of one batch needs the same "
+                    "[batch, steps]."
+                )
+
+    def __len__(self) -> int:
+        """How many segments there are."""
+        return int(self.mask.shape[0])
+
+    def __repr__(self) -> str:
+        """Shapes and kinds, not values."""
+        shapes = ", ".join(
+            f"{name}={str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+            for name, value in self._present()
+        )
+        return f"Segments({shapes})"
+
+    @property
+    def steps(self) -> int:
+        """The length that the batch is padded to."""
+        return int(self.mask.shape[1])
+
+    @property
+    def lengths(self) -> Array:
+        """Real steps of each segment, ``[B]``."""
+        return self.mask.sum(1)
+
+    def take(self, index: Array) -> Self:
+        """The segments at ``index`` (integers, booleans or a slice), as a new batch."""
+        return self._map(lambda _, value: value[index])
+
+    def numpy(self) -> Self:
+        """The same batch as numpy arrays."""
+        return self._map(
+            lambda _, value: value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()
+        )
+
+    def to(self, device: Any) -> Self:
+        """The same batch as torch tensors on ``device``."""
+        import torch  # here, so that environments and raters work without loading torch
+
+        return self._map(lambda _, value: torch.as_tensor(value).to(device))
+
+    def padded(self, steps: int) -> Self:
+        """The same segments in rows of ``steps`` steps (at least as many as there are now).
+
+        Raises:
+            ValueError: ``steps`` would cut real steps off.
+        """
+        missing = steps - self.steps
+        if missing == 0:
+            return self
+        if missing < 0:
+            raise ValueError(
+                f"Segments: cannot pad rows of {self.steps} steps to {steps}; choose {self.steps} "
+                "or more."
+            )
+        return self._map(lambda name, value: _grow(value, missing) if _stepwise(name) else value)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some arrays exchanged."""
+        return replace(self, **changes)
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[Self]) -> Self:
+        """One batch after the other, padded to the longest row.
+
+        Raises:
+            ValueError: nothing to join, or one batch has an array that another lacks.
+        """
+        if not batches:
+            raise ValueError("Segments.concatenate: got no batches; give at least one.")
+        if len(batches) == 1:
+            return batches[0]
+        steps = max(batch.steps for batch in batches)
+        rows = [dict(batch.padded(steps)._present()) for batch in batches]
+        for row in rows[1:]:
+            if row.keys() != rows[0].keys():
+                odd = ", ".join(sorted(row.keys() ^ rows[0].keys()))
+                raise ValueError(
+                    f"Segments.concatenate: only some of the batches have {odd}; give all of them "
+                    "the same arrays."
+                )
+        return cls._assembled({name: _join([row[name] for row in rows]) for name in rows[0]})
+
+    def _present(self) -> list[tuple[str, Array]]:
+        named = [(one.name, getattr(self, one.name)) for one in fields(self)]
+        plain = [(name, value) for name, value in named if name != "factors" and value is not None]
+        return plain + [(f"factors/{name}", value) for name, value in self.factors.items()]
+
+    def _map(self, change: Any) -> Self:
+        return self._assembled({name: change(name, value) for name, value in self._present()})
+
+    @classmethod
+    def _assembled(cls, arrays: Mapping[str, Array]) -> Self:
+        plain = {name: value for name, value in arrays.items() if not name.startswith("factors/")}
+        factors = {
+            name.removeprefix("factors/"): value
+            for name, value in arrays.items()
+            if name.startswith("factors/")
+        }
+        return cls(**plain, factors=factors)
+
+    def arrays(self) -> dict[str, Array]:
+        """Every array by name, factors as ``factors/<name>``; :meth:`from_arrays` is the inverse."""
+        return dict(self._present())
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        """The batch that :meth:`arrays` was taken from."""
+        return cls._assembled(arrays)
+
+
+def _stepwise(name: str) -> bool:
+    return name in _PER_STEP or name.startswith("factors/")
+
+
+def _grow(value: Array, missing: int) -> Array:
+    shape = (value.shape[0], missing, *value.shape[2:])
+    if isinstance(value, np.ndarray):
+        return np.concatenate([value, np.zeros(shape, value.dtype)], axis=1)
+    return _join([value, value.new_zeros(shape)], axis=1)
+
+
+def _join(values: Sequence[Array], axis: int = 0) -> Array:
+    if isinstance(values[0], np.ndarray):
+        return np.concatenate(values, axis=axis)
+    import torch  # as in Segments.to
+
+    return torch.cat(list(values), dim=axis)
