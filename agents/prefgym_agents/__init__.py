@@ -1,0 +1,1 @@
+"""Learners and policy backends: one file per algorithm, read from top to bottom."""
