@@ -5,8 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)  # the suite runs one process per core
+
+# The same examples in every run, no limit on the wall clock of a shared machine, no files left.
+settings.register_profile("house", derandomize=True, deadline=None, database=None)
+settings.load_profile("house")
 
 
 @pytest.fixture
