@@ -1,0 +1,181 @@
+"""Statistics: what a rater adds up to say how good a segment is.
+
+A statistic maps segments to one number each, in one vectorised pass and without ever reading a
+padded step. Those here are sums over steps of a per-step score:
+
+    partial return      Σ_t r_t
+    discounted return   Σ_t γ^t r_t
+    regret              Σ_t A*(s_t, a_t)  =  −regret
+
+where ``t`` counts from the start of the segment. The sum of advantages is minus the regret, so
+that for every statistic the larger one is the better segment.
+
+Source: partial return, Christiano et al. (2017), arXiv:1706.03741; regret, Knox et al. (2022),
+"Models of human preference for learning reward functions", arXiv:2206.02231.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from prefgym.segments import Segments
+
+Statistic = Callable[[Segments], Float[np.ndarray, " batch"]]
+"""One number per segment; the larger, the better."""
+
+StepScores = Callable[[Segments], Float[np.ndarray, " batch steps"]]
+"""One number per step; what stands at padded steps is never read."""
+
+ValueSource = Callable[
+    [Shaped[np.ndarray, " batch *obs"], Shaped[np.ndarray, " batch *act"]],
+    Float[np.ndarray, " batch"],
+]
+"""Observations and actions of some steps -> their advantages A(s, a) under the true reward."""
+
+
+@dataclass(frozen=True)
+class StepSum:
+    """The weighted sum of a score over the real steps of a segment.
+
+    The weight of step ``t`` of a segment with ``n`` real steps is γ^t · ρ^(n−1−t).
+    """
+
+    step_scores: StepScores
+    discount: float = 1.0
+    """γ, weight of a step relative to the one *before*: below 1 the start counts more."""
+    recency: float = 1.0
+    """ρ, weight of a step relative to the one *after*: below 1 the end counts more."""
+
+    def __post_init__(self) -> None:
+        """Refuse weights that would grow without bound."""
+        for name, value in (("discount", self.discount), ("recency", self.recency)):
+            if not 0.0 < value <= 1.0:
+                raise ValueError(
+                    f"StepSum: {name} is {value}; choose a number above 0 and at most 1."
+                )
+
+    def __call__(self, segments: Segments) -> Float[np.ndarray, " batch"]:
+        """One sum per segment, in the unit of the score.
+
+        Raises:
+            ValueError: the segments lack what the score reads, or it is NaN or infinite somewhere.
+        """
+        plain = segments.numpy()
+        scores = np.where(plain.mask, self.step_scores(plain), 0.0)
+        with np.errstate(invalid="ignore", over="ignore"):
+            if self.discount < 1.0 or self.recency < 1.0:
+                scores = scores * self._weights(plain.mask)
+            sums: np.ndarray = scores.sum(axis=1, dtype=np.float64)
+        finite = np.isfinite(sums)
+        if not finite.all():
+            raise ValueError(
+                f"Rater: {_described(self.step_scores)} of segment {int(np.argmin(finite))} are "
+                "NaN or infinite, and such a segment cannot be compared; look for the step at "
+                "which the environment (or its value source) went wrong."
+            )
+        return sums
+
+    def _weights(self, mask: Bool[np.ndarray, " batch steps"]) -> Float[np.ndarray, " batch steps"]:
+        step = np.arange(mask.shape[1], dtype=np.float64)
+        weights = np.broadcast_to(self.discount**step, mask.shape)
+        if self.recency < 1.0:
+            steps_left = np.maximum(mask.sum(axis=1, keepdims=True) - 1 - step, 0.0)
+            weights = weights * self.recency**steps_left
+        return weights
+
+
+def step_rewards(segments: Segments) -> Float[np.ndarray, " batch steps"]:
+    """The true reward of every step.
+
+    Raises:
+        ValueError: the segments were recorded without rewards, or with several per step.
+    """
+    if segments.rewards is None:
+        raise ValueError(
+            "Rater: these segments hold no rewards, and a return is a sum of rewards; give "
+            "Segments(rewards=...), or take them from the environment's store."
+        )
+    return _per_step("rewards", segments.rewards, segments.mask)
+
+
+@dataclass(frozen=True)
+class StepAdvantages:
+    """The advantages that the segments hold, else those of a value source."""
+
+    value_source: ValueSource | None = None
+
+    def __call__(self, segments: Segments) -> Float[np.ndarray, " batch steps"]:
+        """A(s_t, a_t) of every step; 0 at padded ones.
+
+        Raises:
+            ValueError: neither the segments nor a value source know the advantages, or the value
+                source needs observations that the segments lack or answers in a wrong shape.
+        """
+        if segments.advantages is not None:
+            return _per_step("advantages", segments.advantages, segments.mask)
+        if self.value_source is None:
+            raise ValueError(
+                "Rater: regret needs advantages, and there are none in these segments and no value "
+                "source to ask; pass value_source=ExactTable(...) or a trained Critic from "
+                "prefgym.values, or choose rater='partial-return'."
+            )
+        if segments.observations is None:
+            raise ValueError(
+                "Rater: the value source needs to see observations, and these segments hold none; "
+                "give Segments(observations=...) or Segments(advantages=...)."
+            )
+        mask = segments.mask
+        known = np.asarray(
+            self.value_source(segments.observations[mask], segments.actions[mask]), np.float64
+        )
+        wanted = (int(mask.sum()),)
+        if known.shape != wanted:
+            raise ValueError(
+                f"Rater: the value source answered with shape {known.shape} for {wanted[0]} steps; "
+                f"it must return one advantage per step, shape {wanted}."
+            )
+        advantages = np.zeros(mask.shape)
+        advantages[mask] = known
+        return advantages
+
+
+partial_return = StepSum(step_rewards)
+"""Σ_t r_t: the undiscounted sum of the true rewards of a segment."""
+
+
+def discounted_return(discount: float) -> StepSum:
+    """Σ_t γ^t r_t, with ``t`` counted from the start of the segment.
+
+    Args:
+        discount: γ in (0, 1].
+    """
+    return StepSum(step_rewards, discount=discount)
+
+
+def regret(value_source: ValueSource | None = None) -> StepSum:
+    """Minus the regret: Σ_t A(s_t, a_t), 0 for an optimal segment and below 0 otherwise.
+
+    Where transitions are deterministic it telescopes to Σ r + V(s_T) − V(s_0).
+
+    Args:
+        value_source: asked for the advantages of segments that do not hold them.
+    """
+    return StepSum(StepAdvantages(value_source))
+
+
+def _per_step(
+    what: str, values: np.ndarray, mask: Bool[np.ndarray, " batch steps"]
+) -> Float[np.ndarray, " batch steps"]:
+    if values.shape != mask.shape:
+        raise ValueError(
+            f"Rater: {what} have shape {values.shape}, wanted one number per step, {mask.shape}."
+        )
+    return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
+
+
+def _described(step_scores: StepScores) -> str:
+    if step_scores is step_rewards:
+        return "the rewards"
+    return "the advantages" if isinstance(step_scores, StepAdvantages) else "the step scores"
