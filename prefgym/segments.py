@@ -90,9 +90,7 @@ class Segments:
 
     def numpy(self) -> Self:
         """The same batch as numpy arrays."""
-        return self._map(
-            lambda _, value: value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()
-        )
+        return self._map(lambda _, value: _as_numpy(value))
 
     def to(self, device: Any) -> Self:
         """The same batch as torch tensors on ``device``."""
@@ -161,7 +159,7 @@ class Segments:
         return cls(**plain, factors=factors)
 
     def arrays(self) -> dict[str, Array]:
-        """Every array by name, factors as ``factors/<name>``; :meth:`from_arrays` is the inverse."""
+        """Every array by name, factors as ``factors/<name>``; see :meth:`from_arrays`."""
         return dict(self._present())
 
     @classmethod
@@ -172,6 +170,10 @@ class Segments:
 
 def _stepwise(name: str) -> bool:
     return name in _PER_STEP or name.startswith("factors/")
+
+
+def _as_numpy(value: Array) -> Array:
+    return value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()
 
 
 def _grow(value: Array, missing: int) -> Array:

@@ -1,0 +1,306 @@
+"""Learn a reward from preferences, and a policy from that reward, in turns.
+
+Sources: Christiano et al. (2017), arXiv:1706.03741; Lee et al. (2021), PEBBLE, arXiv:2106.05091,
+and B-Pref (PrefPPO), arXiv:2111.03026.
+
+The loop: act; when labels are due, ask about pairs of recent segments, fit the reward model, and
+judge again what is still learned from; improve the policy for the learned reward. The phases
+differ between the papers only by settings, so they are presets of one learner.
+
+Departures from the papers. The budget is spread evenly over sessions up to ``ask_until`` of the
+run. Learned rewards are divided by their standard deviation; their mean is taken off only while no
+episode ever ended early, because where episodes end a constant per step changes what is best
+(segments that run into an end fix that constant). Christiano's ensembles and uniform label noise
+are there; his label-rate annealing is the even spread.
+
+Metrics: ``pref/labelled``, ``pref/skipped``, ``pref/ties`` (share), ``pref/sessions``,
+``reward_model/loss``, ``reward_model/accuracy``, ``reward_model/epochs``,
+``reward_model/true_return_corr`` (for people), ``rater/agreement`` (share of labels that agree with
+the model), seconds as ``time/<phase>``, and what the backend says.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from prefgym import queries, rewards
+from prefgym.comparisons import Comparisons
+from prefgym.metrics import pearson
+from prefgym.losses import lapsing, logistic
+from prefgym.models.fit import adam, fit
+from prefgym.models.reward_models import reward_model
+from prefgym.names import lookup
+from prefgym.segments import Segments
+from prefgym_agents.backend import PolicyBackend
+from prefgym_agents.learner import Learner, as_rewards
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of reward learning; defaults suit small control tasks."""
+
+    labels: int = 200
+    """Comparisons to ask for in all."""
+    sessions: int = 8
+    """In how many portions they are asked."""
+    ask_until: float = 0.6
+    """Share of the training steps by which the last portion is asked."""
+    queries: Literal["uniform", "disagreement", "entropy", "k-centre"] = "disagreement"
+    """How pairs are chosen among the candidates; the first portion is always uniform."""
+    candidates: int = 10
+    """Candidate pairs per pair that is asked."""
+    recent_steps: int | None = None
+    """Compare segments of about the newest so many steps; None: of everything in the store."""
+    members: int = 3
+    """Reward networks in the ensemble."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Units of the hidden layers of each."""
+    bounded: bool = False
+    """Squash each member's reward by tanh."""
+    learning_rate: float = 1e-3
+    """Of Adam, for the reward model."""
+    batch_pairs: int = 32
+    """Comparisons per gradient step of the reward model."""
+    epochs: int = 100
+    """Passes over all comparisons per session, at most."""
+    stop_accuracy: float = 0.97
+    """A session's fitting stops when the model agrees with this share of the labels."""
+    label_noise: float = 0.0
+    """Share of labels that the loss assumes were given at random."""
+    start_steps: int = 1_000
+    """Steps before the first label is asked."""
+    explore_steps: int = 0
+    """Steps at the start that are rewarded for reaching new states, before any label."""
+    neighbours: int = 5
+    """Which nearest neighbour measures how new a state is."""
+    seed: int = 0
+    """Of the reward model and of the choice of pairs."""
+
+
+PRESETS: dict[str, Config] = {
+    "default": Config(),
+    "pebble": Config(
+        sessions=10,
+        hidden=(256, 256, 256),
+        bounded=True,
+        learning_rate=3e-4,
+        batch_pairs=128,
+        epochs=50,
+        explore_steps=9_000,
+    ),
+    "pref_ppo": Config(
+        sessions=10,
+        hidden=(256, 256, 256),
+        bounded=True,
+        learning_rate=3e-4,
+        batch_pairs=128,
+        epochs=50,
+        explore_steps=32_000,
+    ),
+    "christiano2017": Config(
+        sessions=10,
+        hidden=(64, 64),
+        learning_rate=1e-3,
+        epochs=50,
+        stop_accuracy=1.0,
+        label_noise=0.1,
+        ask_until=1.0,
+    ),
+}
+
+
+class RewardLearning(Learner):
+    """PEBBLE, PrefPPO and Christiano's algorithm, on any backend.
+
+    Args:
+        policy: who acts and improves; its environment is asked for preferences.
+        config: the settings, or the name of a preset.
+        tensorboard_log: folder for TensorBoard.
+        verbose: 1 prints tables.
+        **changes: single settings that differ from ``config``.
+
+    Example: see the README.
+    """
+
+    def __init__(
+        self,
+        policy: PolicyBackend,
+        config: Config | str = "default",
+        *,
+        tensorboard_log: str | Path | None = None,
+        verbose: int = 0,
+        **changes: Any,
+    ) -> None:
+        super().__init__(policy, tensorboard_log, verbose)
+        if isinstance(config, str):
+            config = lookup(config, PRESETS, "preset")
+        self.config = replace(config, **changes)
+        self.store = self.env.store
+        self.segment_steps = self.env.segment_steps
+        self.env.stop_emitting()
+        self.model = reward_model(
+            self.env.single_observation_space,
+            self.env.single_action_space,
+            members=self.config.members,
+            hidden=self.config.hidden,
+            tanh=self.config.bounded,
+            seed=self.config.seed,
+        )
+        self.optimizer = adam(self.model, self.config.learning_rate)
+        self.sessions = 0
+        """Portions of labels asked so far."""
+        self.told: dict[str, float] = {}
+        """Metrics of the last session."""
+        self._restarted = self.config.explore_steps == 0
+
+    def step(self, progress: float) -> dict[str, float] | None:
+        """Act; ask, fit and judge again if labels are due; improve the policy."""
+        with self.clock("env"):
+            segments = self.policy.collect()
+        if segments is None:
+            return None
+        if self.policy.num_timesteps <= self.config.explore_steps:
+            worth = self._novelty(segments)
+        else:
+            if self._due(progress):
+                self._session()
+            with self.clock("reward_model"):
+                worth = self.rewards(segments)
+        with self.clock("policy"):
+            metrics = self.policy.update(segments, worth)
+        return {**metrics, **self.told}
+
+    def rewards(self, segments: Segments) -> np.ndarray:
+        """What each step is worth to the model, ``[B, T]``."""
+        return as_rewards(self.model.rewards(segments))
+
+    def _session(self) -> None:
+        """One portion of labels, and all that follows from it."""
+        answers = self._ask()
+        everything = self.env.preferences.comparisons
+        with self.clock("reward_model"):
+            self.told = self._fit(everything)
+        with self.clock("policy"):
+            self.policy.relabel(self.rewards)
+            if not self._restarted:
+                self.policy.restart_values()
+                self._restarted = True
+        self.sessions += 1
+        preferences = self.env.preferences
+        self.told |= {
+            "pref/labelled": float(len(preferences)),
+            "pref/skipped": float(preferences.skipped),
+            "pref/ties": float(np.mean(everything.label == 0.5)),
+            "pref/sessions": float(self.sessions),
+            "pref/asked_now": float(len(answers)),
+        }
+
+    def _due(self, progress: float) -> bool:
+        """Whether the next portion's time has come: evenly spread up to ``ask_until``."""
+        config = self.config
+        if self.sessions >= config.sessions or self._missing() == 0:
+            return False
+        if self.policy.num_timesteps < config.start_steps:
+            return False
+        when = config.ask_until * self.sessions / max(1, config.sessions)
+        enough = self.store.starts(self.segment_steps, recent=config.recent_steps) >= 2
+        return progress >= when and enough
+
+    def _missing(self) -> int:
+        """Labels still to be asked for, in all."""
+        return self.config.labels - len(self.env.preferences)
+
+    def _ask(self) -> Comparisons:
+        """Choose pairs among candidates, and put them to the environment's rater."""
+        config, steps = self.config, self.segment_steps
+        portions = max(1, config.sessions - self.sessions)
+        count = -(-self._missing() // portions)
+        rng = np.random.default_rng((config.seed, self.sessions))
+        pool = count if self.sessions == 0 else count * config.candidates
+        with self.clock("reward_model"):
+            a, b = (
+                self.store.segments(
+                    self.store.sample(pool, steps, rng, recent=config.recent_steps), steps
+                )
+                for _ in range(2)
+            )
+            chosen = self._choose(a, b, count, rng)
+        with self.clock("rater"):
+            answers: Comparisons = self.env.compare(
+                a.take(chosen), b.take(chosen)
+            )
+        return answers
+
+    def _choose(
+        self, a: Segments, b: Segments, count: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        kind = "uniform" if self.sessions == 0 else self.config.queries
+        if kind == "uniform":
+            return queries.uniform(len(a), count, rng)
+        if kind == "k-centre":
+            return queries.k_centre(self._outline(a, b), count, rng)
+        with torch.no_grad():
+            logits = self.model.logits(a, b).cpu().numpy()
+        rank = {"disagreement": queries.disagreement, "entropy": queries.entropy}[kind]
+        return rank(logits, count)
+
+    def _outline(self, a: Segments, b: Segments) -> np.ndarray:
+        """The mean step of both segments of each pair, ``[B, 2 * features]``."""
+        means = [
+            self.model.features(side).sum(1) / torch.as_tensor(side.mask.sum(1, keepdims=True))
+            for side in (a, b)
+        ]
+        return torch.cat(means, 1).cpu().numpy()
+
+    def _fit(self, comparisons: Comparisons) -> dict[str, float]:
+        config, steps = self.config, self.segment_steps
+        rng = np.random.default_rng((config.seed, self.sessions, 2))
+        seen = self.store.segments(self.store.sample(256, steps, rng), steps)
+        self.model.normalise(seen)
+        told = fit(
+            self.model,
+            comparisons,
+            self.optimizer,
+            np.random.default_rng((config.seed, self.sessions, 1)),
+            epochs=config.epochs,
+            batch_pairs=config.batch_pairs,
+            loss=partial(lapsing, lapses=config.label_noise) if config.label_noise else logistic,
+            stop_accuracy=config.stop_accuracy,
+        )
+        self.model.standardise(seen)
+        if self.store.any_terminated:
+            self.model.reward_mean.zero_()
+        learned = self.rewards(seen).sum(1, where=seen.mask)
+        return {
+            **{f"reward_model/{name}": value for name, value in told.items()},
+            "reward_model/true_return_corr": pearson(learned, seen.rewards.sum(1)),
+        }
+
+    def _novelty(self, segments: Segments) -> np.ndarray:
+        """How far each state is from its nearest ones among those seen: an estimate of entropy."""
+        with self.clock("reward_model"):
+            rng = np.random.default_rng((self.config.seed, self.policy.num_timesteps, 3))
+            among = self.store.segments(self.store.sample(2048, 1, rng), 1).context
+            return rewards.state_entropy(segments.observations, among, self.config.neighbours)
+
+    def state(self) -> dict[str, Any]:
+        """Reward model, its optimizer, and where the schedule stands."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sessions": self.sessions,
+            "told": self.told,
+            "restarted": self._restarted,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sessions, self.told = state["sessions"], dict(state["told"])
+        self._restarted = state["restarted"]

@@ -1,0 +1,455 @@
+"""Any algorithm of Stable-Baselines3 as a policy backend, driven from outside and never forked.
+
+On-policy: the rollout is collected with the reward hidden as 0, so that the buffer's rewards hold
+only the bootstrap at time limits; learned rewards of the whole rollout are added in one call, and
+advantages computed after that. Off-policy: the replay buffer is a view of the episode store.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import stable_baselines3
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.sac.sac import SAC
+
+from prefgym.names import lookup
+from prefgym.segments import Segments
+from prefgym.store import SegmentIndex
+from prefgym.wrappers import PreferenceVectorEnv, preference_layer
+from prefgym_agents.backend import RewardFunction
+from prefgym_agents.sb3_env import GymnasiumVecEnv
+from prefgym_agents.sb3_replay import StoreReplayBuffer
+
+RESTART_UPDATES = 100
+_COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
+
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    name: getattr(stable_baselines3, name) for name in ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3")
+}
+
+
+class SB3Backend:
+    """What on- and off-policy algorithms have in common; make one with :func:`sb3_backend`."""
+
+    def __init__(self, model: BaseAlgorithm, env: PreferenceVectorEnv) -> None:
+        self.model = model
+        self.env = env
+        self.store = env.store
+        self._callback: BaseCallback | None = None
+        self._index: SegmentIndex | None = None
+        model.set_logger(Logger(folder=None, output_formats=[]))
+
+    @property
+    def num_timesteps(self) -> int:
+        """Environment steps taken, over all lanes."""
+        return int(self.model.num_timesteps)
+
+    def begin(self, total_timesteps: int, callback: Any = None) -> None:
+        """Get ready for a call of ``learn``; the environment is reset the first time only."""
+        fresh = self.model._last_obs is None
+        left = total_timesteps if fresh else total_timesteps - self.num_timesteps
+        _, self._callback = self.model._setup_learn(left, callback, reset_num_timesteps=fresh)
+        self._callback.on_training_start({}, {})
+
+    def end(self) -> None:
+        """Tell the callback that training is over."""
+        if self._callback is not None:
+            self._callback.on_training_end()
+
+    def episode_statistics(self) -> dict[str, float]:
+        """Mean true return and length of recent episodes, under Stable-Baselines3's names."""
+        recent = self.model.ep_info_buffer or []
+        if not recent:
+            return {}
+        return {
+            "rollout/ep_rew_mean": float(np.mean([one["r"] for one in recent])),
+            "rollout/ep_len_mean": float(np.mean([one["l"] for one in recent])),
+        }
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, Any]:
+        """Actions for a batch of observations."""
+        return self.model.predict(observation, state, episode_start, deterministic)
+
+    def fit(
+        self, loss: Callable[[torch.Tensor], torch.Tensor], segments: Segments
+    ) -> dict[str, float]:
+        """One gradient step of the policy's own optimizer on ``loss(log_prob(segments))``."""
+        value = loss(self.log_prob(segments))
+        if not torch.isfinite(value):
+            raise RuntimeError(
+                f"fit() got the loss {float(value)}; look at the segments and the loss function,"
+                " and lower the learning rate if both are right."
+            )
+        optimizer = self._policy_optimizer()
+        optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return {"loss": float(value.detach())}
+
+    def log_prob(self, segments: Segments) -> torch.Tensor:
+        """Log-probability of each action, ``[B, T]``; zero on padding."""
+        mask = torch.as_tensor(segments.mask)
+        observations = torch.as_tensor(segments.observations)[mask]
+        actions = torch.as_tensor(segments.actions)[mask]
+        flat = self._log_prob(observations.to(self.model.device), actions.to(self.model.device))
+        return torch.zeros(mask.shape, device=flat.device).masked_scatter(mask, flat)
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """The policy's parameters, copied."""
+        return {
+            name: value.detach().cpu().numpy().copy()
+            for name, value in self.model.policy.state_dict().items()
+        }
+
+    def load_snapshot(self, parameters: Mapping[str, np.ndarray]) -> None:
+        """Act as a :meth:`snapshot` did."""
+        self.model.policy.load_state_dict(
+            {name: torch.as_tensor(value) for name, value in parameters.items()}
+        )
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that decides what happens next, the environment included."""
+        model = self.model
+        return {
+            "parameters": model.get_parameters(),
+            "last_obs": model._last_obs,
+            "episode_starts": model._last_episode_starts,
+            "counters": {name: getattr(model, name) for name in _COUNTERS},
+            "recent": [{"r": e["r"], "l": e["l"]} for e in model.ep_info_buffer or []],
+            "running": self._vec_env.running(),
+            "extra": self._extra_state(),
+            "env": self.env.get_state(),
+            "random": {
+                "torch": torch.get_rng_state(),
+                "numpy": np.random.get_state(legacy=False),
+                "python": random.getstate(),
+                "actions": model.action_space.np_random.bit_generator.state,
+            },
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a :meth:`get_state`."""
+        model = self.model
+        self.env.set_state(state["env"])
+        model.set_parameters(state["parameters"], exact_match=True)
+        model._last_obs = state["last_obs"]
+        model._last_episode_starts = state["episode_starts"]
+        for name, value in state["counters"].items():
+            setattr(model, name, value)
+        model._setup_learn(0, None, reset_num_timesteps=False)
+        assert model.ep_info_buffer is not None
+        model.ep_info_buffer.extend({**one, "t": 0.0} for one in state["recent"])
+        self._vec_env.set_running(state["running"])
+        self._set_extra_state(state["extra"])
+        torch.set_rng_state(state["random"]["torch"])
+        np.random.set_state(state["random"]["numpy"])
+        random.setstate(state["random"]["python"])
+        model.action_space.np_random.bit_generator.state = state["random"]["actions"]
+
+    @property
+    def _vec_env(self) -> GymnasiumVecEnv:
+        vec_env = self.model.env
+        assert isinstance(vec_env, GymnasiumVecEnv)
+        return vec_env
+
+    def _steps_collected(self, heads: np.ndarray) -> Segments:
+        self._index = self.store.since(heads)
+        segments: Segments = self.store.segments(self._index, int(self._index.length.max()))
+        return segments
+
+    def _metrics(self) -> dict[str, float]:
+        """What Stable-Baselines3 says about its update; its logger is the only place it says it."""
+        told = {k: float(v) for k, v in self.model.logger.name_to_value.items()}
+        self.model.logger.name_to_value.clear()
+        return told
+
+    def _policy_optimizer(self) -> torch.optim.Optimizer:
+        raise NotImplementedError
+
+    def _log_prob(self, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _extra_state(self) -> dict[str, Any]:
+        return {}
+
+    def _set_extra_state(self, state: Mapping[str, Any]) -> None:
+        return
+
+
+class RunningNormalisation(FlattenExtractor):
+    """Observations minus their mean, over their standard deviation, clipped at ten.
+
+    The statistics change between updates only, so that a rollout is collected and learned from
+    under the same ones; they are buffers, hence saved with the policy.
+    """
+
+    def __init__(self, observation_space: gym.Space[Any]) -> None:
+        super().__init__(observation_space)
+        self.register_buffer("mean", torch.zeros(self.features_dim))
+        self.register_buffer("variance", torch.ones(self.features_dim))
+        self.register_buffer("count", torch.tensor(1e-4))
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Normalise a batch."""
+        centred = super().forward(observations) - self.mean
+        return torch.clamp(centred / torch.sqrt(self.variance + 1e-8), -10.0, 10.0)
+
+    @torch.no_grad()
+    def update(self, observations: torch.Tensor) -> None:
+        """Take a batch into the statistics (parallel variance, Chan et al. 1979)."""
+        flat = observations.to(self.mean).reshape(len(observations), -1)
+        more = float(len(flat))
+        total = self.count + more
+        shift = flat.mean(0) - self.mean
+        spread = self.variance * self.count + flat.var(0, correction=0) * more
+        self.variance.copy_((spread + shift**2 * self.count * more / total) / total)
+        self.mean += shift * more / total
+        self.count.copy_(total)
+
+
+class OnPolicySB3(SB3Backend):
+    """PPO, A2C and their kin."""
+
+    model: OnPolicyAlgorithm
+
+    @property
+    def steps_per_collect(self) -> int:
+        """One rollout: ``n_steps`` in every lane."""
+        return self.model.n_steps * self.model.n_envs
+
+    def collect(self) -> Segments | None:
+        """One rollout, cut at the ends of episodes; None when a callback asked to stop."""
+        heads = self.store.head.copy()
+        buffer = self.model.rollout_buffer
+        going_on = self.model.collect_rollouts(
+            self._vec_env, self._callback, buffer, self.model.n_steps
+        )
+        return self._steps_collected(heads) if going_on else None
+
+    def update(self, segments: Segments, rewards: np.ndarray) -> dict[str, float]:
+        """Put the rewards where they belong in the rollout, then improve the policy on it."""
+        assert self._index is not None
+        buffer = self.model.rollout_buffer
+        lane, step = self._places(self._index)
+        real = np.asarray(segments.mask)
+        steps = (step[:, None] + np.arange(real.shape[1]))[real]
+        lanes = np.broadcast_to(lane[:, None], real.shape)[real]
+        buffer.rewards[steps, lanes] += np.asarray(rewards)[real]
+        with torch.no_grad():
+            last = obs_as_tensor(self.model._last_obs, self.model.device)
+            values = self.model.policy.predict_values(last)
+        buffer.compute_returns_and_advantage(values, self.model._last_episode_starts)
+        self.model._update_current_progress_remaining(
+            self.num_timesteps, self.model._total_timesteps
+        )
+        self.model.train()
+        extractor = self.model.policy.features_extractor
+        if isinstance(extractor, RunningNormalisation):
+            extractor.update(torch.as_tensor(segments.observations)[torch.as_tensor(real)])
+        return self._metrics()
+
+    def relabel(self, rewards: RewardFunction) -> None:
+        """Nothing: a rollout is forgotten once it was learned from."""
+
+    def restart_values(self) -> None:
+        """Nothing: values follow within a few rollouts."""
+
+    def _places(self, index: SegmentIndex) -> tuple[np.ndarray, np.ndarray]:
+        """Lane, and step within the rollout, of the beginning of each piece."""
+        lane, _ = self.store.rows(index)
+        order = np.argsort(lane, kind="stable")
+        length = index.length[order]
+        before = np.cumsum(length) - length
+        first_of_lane = np.searchsorted(lane[order], np.arange(self.store.lanes))
+        step = np.empty_like(before)
+        step[order] = before - before[np.minimum(first_of_lane, len(order) - 1)][lane[order]]
+        return lane, step
+
+    def _policy_optimizer(self) -> torch.optim.Optimizer:
+        return self.model.policy.optimizer
+
+    def _log_prob(self, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        _, log_prob, _ = self.model.policy.evaluate_actions(observations, actions)
+        assert log_prob is not None
+        return log_prob
+
+
+class OffPolicySB3(SB3Backend):
+    """SAC, TD3, DDPG and DQN.
+
+    Args:
+        model: made with a :class:`StoreReplayBuffer`.
+        env: the preference environment.
+        steps_per_round: vector steps between two rounds of gradient steps.
+    """
+
+    model: OffPolicyAlgorithm
+
+    def __init__(
+        self, model: OffPolicyAlgorithm, env: PreferenceVectorEnv, steps_per_round: int
+    ) -> None:
+        super().__init__(model, env)
+        self.steps_per_round = steps_per_round
+        replay = model.replay_buffer
+        assert isinstance(replay, StoreReplayBuffer)
+        self.replay = replay
+
+    @property
+    def steps_per_collect(self) -> int:
+        """A round of vector steps, over all lanes."""
+        return self.steps_per_round * self.model.n_envs
+
+    def collect(self) -> Segments | None:
+        """A round of steps; None when a callback asked to stop."""
+        heads = self.store.head.copy()
+        rollout = self.model.collect_rollouts(
+            self._vec_env,
+            self._callback,
+            TrainFreq(self.steps_per_round, TrainFrequencyUnit.STEP),
+            self.replay,
+            self.model.action_noise,
+            self.model.learning_starts,
+        )
+        return self._steps_collected(heads) if rollout.continue_training else None
+
+    def update(self, segments: Segments, rewards: np.ndarray) -> dict[str, float]:
+        """Write the rewards beside the steps, then take the gradient steps that are due."""
+        assert self._index is not None
+        self.replay.write(self._index, np.asarray(rewards))
+        if self.num_timesteps <= self.model.learning_starts:
+            return {}
+        wanted = self.model.gradient_steps
+        steps = wanted if wanted >= 0 else int(self._index.length.sum())
+        self.model.train(gradient_steps=steps, batch_size=self.model.batch_size)
+        return self._metrics()
+
+    def relabel(self, rewards: RewardFunction) -> None:
+        """Judge the whole replay buffer anew, in large batches."""
+        self.replay.relabel(rewards)
+
+    def restart_values(self) -> None:
+        """Critics start afresh, with their targets and optimizers, and take 100 steps at once.
+
+        Source: PEBBLE's code, where the critic is made anew after exploration. Departure: the
+        actor takes the same steps, because Stable-Baselines3 improves both together.
+        """
+        policy: Any = self.model.policy
+        fresh: Any = type(policy)(
+            self.model.observation_space,
+            self.model.action_space,
+            self.model.lr_schedule,
+            **self.model.policy_kwargs,
+        ).to(self.model.device)
+        for name in ("critic", "critic_target"):
+            getattr(policy, name).load_state_dict(getattr(fresh, name).state_dict())
+        policy.critic_target.load_state_dict(policy.critic.state_dict())
+        optimizer = policy.critic.optimizer
+        optimizer.load_state_dict(fresh.critic.optimizer.state_dict())
+        self.model.train(gradient_steps=RESTART_UPDATES, batch_size=self.model.batch_size)
+        self.model.logger.name_to_value.clear()
+
+    def _policy_optimizer(self) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = self.model.policy.actor.optimizer
+        return optimizer
+
+    def _log_prob(self, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        if not isinstance(self.model, SAC):
+            raise ValueError(
+                f"{type(self.model).__name__} acts deterministically, so its actions have no"
+                " log-probability; use SAC, PPO or A2C."
+            )
+        actor = self.model.actor
+        mean, log_std, more = actor.get_action_dist_params(observations)
+        distribution = actor.action_dist.proba_distribution(mean, log_std, **more)
+        low, high = (torch.as_tensor(x) for x in (actor.action_space.low, actor.action_space.high))
+        scaled = 2.0 * (actions - low) / (high - low) - 1.0
+        return distribution.log_prob(scaled)
+
+    def _extra_state(self) -> dict[str, Any]:
+        used = int(min(self.store.head.max() + 1, self.store.capacity))
+        more = {name: getattr(self.model, name) for name in _DQN if hasattr(self.model, name)}
+        return {
+            "learned": self.replay.learned[:, :used].copy(),
+            "version": self.replay.version,
+            "replay_rng": self.replay.rng.bit_generator.state,
+            "more": more,
+        }
+
+    def _set_extra_state(self, state: Mapping[str, Any]) -> None:
+        self.replay.learned[:, : state["learned"].shape[1]] = state["learned"]
+        self.replay.version = state["version"]
+        self.replay.rng.bit_generator.state = state["replay_rng"]
+        for name, value in state["more"].items():
+            setattr(self.model, name, value)
+
+
+_DQN = ("exploration_rate", "_n_calls")
+
+
+def sb3_backend(
+    algorithm: str | type[BaseAlgorithm],
+    env: Any,
+    *,
+    policy: str = "MlpPolicy",
+    seed: int | None = None,
+    device: str = "cpu",
+    steps_per_round: int = 8,
+    normalise_observations: bool = False,
+    **arguments: Any,
+) -> OnPolicySB3 | OffPolicySB3:
+    """An algorithm of Stable-Baselines3, acting in a preference environment.
+
+    Args:
+        algorithm: "PPO", "SAC", ..., or a class (sb3-contrib's work too).
+        env: a :class:`~prefgym.wrappers.PreferenceVectorEnv`, such as ``gymnasium.make_vec`` of a
+            prefgym id returns.
+        policy: Stable-Baselines3's name for the network.
+        seed: of the policy, the actions and the environment.
+        device: "cpu" unless the network is large; small ones are slower elsewhere.
+        steps_per_round: off-policy only; vector steps between two rounds of gradient steps, of
+            which there are as many as steps were taken.
+        normalise_observations: on-policy only; give the policy observations of mean 0 and
+            standard deviation 1 (running statistics).
+        **arguments: of the algorithm.
+
+    Raises:
+        ValueError: no algorithm of that name, or an environment that emits no preferences.
+    """
+    kind = lookup(algorithm, ALGORITHMS, "algorithm") if isinstance(algorithm, str) else algorithm
+    layer = preference_layer(env)
+    adapter = GymnasiumVecEnv(env)
+    if issubclass(kind, OffPolicyAlgorithm):
+        arguments = {
+            "gradient_steps": -1,
+            "replay_buffer_class": StoreReplayBuffer,
+            "replay_buffer_kwargs": {"store": layer.store},
+            **arguments,
+        }
+        model = kind(policy, adapter, seed=seed, device=device, **arguments)
+        backend = OffPolicySB3(model, layer, steps_per_round)
+        backend.replay.rng = np.random.default_rng(seed)
+        return backend
+    if normalise_observations:
+        given = arguments.get("policy_kwargs", {})
+        arguments["policy_kwargs"] = {**given, "features_extractor_class": RunningNormalisation}
+    model = kind(policy, adapter, seed=seed, device=device, **arguments)
+    if not isinstance(model, OnPolicyAlgorithm):
+        raise ValueError(f"{kind.__name__} is neither an on- nor an off-policy SB3 algorithm.")
+    return OnPolicySB3(model, layer)

@@ -1,0 +1,46 @@
+"""Settings of Stable-Baselines3's algorithms that suit an environment.
+
+Starting points for a user, and what the benchmarks use. Everything else is the library's default.
+"""
+
+from typing import Any
+
+_MUJOCO_PPO: dict[str, Any] = {
+    "n_steps": 256,
+    "batch_size": 64,
+    "n_epochs": 10,
+    "learning_rate": 3e-4,
+    "gae_lambda": 0.95,
+    "gamma": 0.99,
+    "normalise_observations": True,
+}
+
+SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "PPO": {
+        "default": {"n_steps": 256, "batch_size": 64, "n_epochs": 10},
+        "prefgym/Pendulum-v0": {
+            "n_steps": 128,
+            "batch_size": 64,
+            "n_epochs": 10,
+            "learning_rate": 1e-3,
+            "gamma": 0.9,
+            "gae_lambda": 0.95,
+            "use_sde": True,
+            "sde_sample_freq": 4,
+        },
+        **{
+            f"prefgym/{name}-v0": _MUJOCO_PPO
+            for name in ("Reacher", "HalfCheetah", "Hopper", "Walker2d", "Ant")
+        },
+    },
+    "SAC": {
+        "default": {},
+        "prefgym/Pendulum-v0": {"learning_rate": 1e-3, "learning_starts": 1_000},
+    },
+}
+
+
+def settings(algorithm: str, env_id: str) -> dict[str, Any]:
+    """Arguments of ``sb3_backend`` for an algorithm on an environment."""
+    known = SETTINGS.get(algorithm, {})
+    return dict(known.get(env_id, known.get("default", {})))

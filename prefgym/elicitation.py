@@ -1,0 +1,242 @@
+"""Asking a rater about segments of a store: the schedule, the budget, the record.
+
+One :class:`Elicitor` stands behind each preference environment, single or vectorised. Every
+answer is a pure function of (seed, query number, the two segments), so equal seeds give equal
+preferences, and a run that is resumed is told again what it was told before.
+"""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prefgym.comparisons import Comparisons, Labels, PreferenceDataset
+from prefgym.raters import Rater
+from prefgym.segments import Segments
+from prefgym.store import EpisodeStore
+
+PATIENCE = 8
+"""Draws of a pair before giving up on finding two different segments."""
+
+
+class BudgetExhausted(ValueError):
+    """More labels were asked for than the budget still holds."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When an environment asks by itself, and how much may be asked in all."""
+
+    segment_steps: int = 50
+    """Steps of each segment of a pair."""
+    query_every: int | None = 100
+    """Environment steps between two comparisons that are emitted; None: only on request."""
+    budget: int | None = None
+    """Labels that may be given in all; None: no limit."""
+    recent: int | None = None
+    """Emit comparisons of about the newest so many steps only; None: of the whole store."""
+
+    def __post_init__(self) -> None:
+        """Refuse what can never be asked."""
+        for name in ("segment_steps", "query_every", "budget", "recent"):
+            value = getattr(self, name)
+            least = 0 if name == "budget" else 1
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value}; wanted a whole number of at least {least}.")
+
+
+class Elicitor:
+    """Asks ``rater`` about segments of ``store``, within a budget, and keeps the answers.
+
+    Args:
+        store: where the steps are.
+        rater: who answers.
+        schedule: when to ask, and how much.
+        directory: where answers are kept on disk; None keeps them in memory.
+    """
+
+    def __init__(
+        self,
+        store: EpisodeStore,
+        rater: Rater,
+        schedule: Schedule,
+        directory: str | Path | None = None,
+    ) -> None:
+        self.store, self.rater, self.schedule = store, rater, schedule
+        self.preferences = PreferenceDataset(
+            None if directory is None else Path(directory), rater.meaning
+        )
+        self.queries = self.preferences.next_query_id
+        """The number of the next question."""
+        self._recorded = self.queries
+        """Questions below this number may have been answered in an earlier life of the run."""
+        self._entropy = 0
+        self._waited = 0
+        self._warned = False
+
+    def seed(self, entropy: int) -> None:
+        """Fix all randomness of pairs and answers from here on."""
+        self._entropy = entropy
+        self._waited = 0
+
+    def stop_emitting(self) -> None:
+        """Ask only on request from now on."""
+        self.schedule = replace(self.schedule, query_every=None)
+
+    @property
+    def budget_left(self) -> int | None:
+        """Labels that may still be given; None without a limit."""
+        budget = self.schedule.budget
+        return None if budget is None else max(0, budget - len(self.preferences))
+
+    def emit(self, steps: int) -> dict[str, Any] | None:
+        """Count ``steps`` environment steps; at the appointed one, ask about a random pair.
+
+        Returns:
+            The answer as plain numbers, or None on all other steps, when the rater skipped the
+            pair, when nothing can be compared yet, or when the budget is spent.
+        """
+        every = self.schedule.query_every
+        self._waited += steps
+        if every is None or self._waited < every or self.budget_left == 0:
+            return None
+        pair = self._draw()
+        if pair is None:
+            self._waited = every - max(1, every // 10)
+            self._warn_of_silence()
+            return None
+        self._waited = 0
+        answer = self.compare(*pair)
+        return _event(answer) if len(answer) else None
+
+    def compare(self, a: Segments, b: Segments) -> Comparisons:
+        """Ask about pairs, now.
+
+        Args:
+            a: the first segment of each pair.
+            b: the second.
+
+        Returns:
+            The pairs that were answered; skipped ones are counted and left out.
+
+        Raises:
+            BudgetExhausted: more pairs than labels are left.
+            ValueError: the two batches differ in number, or are empty.
+        """
+        if len(a) != len(b) or len(a) == 0:
+            raise ValueError(
+                f"compare() got {len(a)} and {len(b)} segments; wanted two batches of the same"
+                " number, at least one."
+            )
+        if self.budget_left is not None and len(a) > self.budget_left:
+            raise BudgetExhausted(
+                f"{len(a)} comparisons were asked for but {self.budget_left} of the budget of"
+                f" {self.schedule.budget} labels are left; ask for fewer or raise budget=."
+            )
+        a, b = a.numpy(), b.numpy()
+        numbers = np.arange(self.queries, self.queries + len(a))
+        labels = self._ask(a, b, numbers)
+        self.queries += len(a)
+        kept = np.nonzero(labels.answered)[0]
+        answers = Comparisons(
+            a=a.take(kept),
+            b=b.take(kept),
+            label=labels.label[kept],
+            rater_id=labels.rater_id[kept],
+            weight=np.ones(len(kept)),
+            strength=np.full(len(kept), np.nan),
+            query_id=numbers[kept],
+            meaning=self.rater.meaning,
+        )
+        self.preferences.append(answers, skipped=numbers[~labels.answered])
+        return answers
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Where the schedule stands; the answers themselves are the dataset's."""
+        return {
+            "entropy": np.array(self._entropy, np.uint64),
+            "waited": np.array(self._waited),
+            "queries": np.array(self.queries),
+            "labels": np.array(len(self.preferences)),
+            "skipped": np.array(self.preferences.skipped),
+        }
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go back to a :meth:`get_state`; answers given since are kept for when they recur."""
+        self._entropy, self._waited = int(state["entropy"]), int(state["waited"])
+        self.queries = int(state["queries"])
+        self._recorded = self.preferences.next_query_id
+        self.preferences.truncated_to(int(state["labels"]), int(state["skipped"]))
+
+    def rewind(self) -> None:
+        """Begin with the first question again; what the disk has is not asked a second time."""
+        self._recorded = self.preferences.next_query_id
+        self.preferences.truncated_to(0, 0)
+        self.queries = self._waited = 0
+
+    def _ask(self, a: Segments, b: Segments, numbers: np.ndarray) -> Labels:
+        """The rater's answers, or those that an earlier life of this run was given."""
+        rater = self._adapted()
+        rng = np.random.default_rng((self._entropy, self.queries, 1))
+        if numbers[0] >= self._recorded:
+            return rater(a, b, rng)
+        known, labels = self.preferences.answered(numbers, (a, b))
+        if not known.all():
+            open_ = np.nonzero(~known)[0]
+            new = rater(a.take(open_), b.take(open_), rng)
+            for column, values in zip(labels, new, strict=True):
+                column[open_] = values
+        return labels
+
+    def _adapted(self) -> Rater:
+        """Let raters with relative thresholds know what a segment is worth these days."""
+        steps = self.schedule.segment_steps
+        if not self.store.starts(steps):
+            return self.rater
+        rng = np.random.default_rng((self._entropy, self.queries, 2))
+        seen = self.store.segments(self.store.sample(64, steps, rng), steps)
+        self.rater = self.rater.adapted(float(np.mean(seen.rewards.sum(1))))
+        return self.rater
+
+    def _warn_of_silence(self) -> None:
+        """Say it once when segments are longer than episodes ever get."""
+        steps = self.schedule.segment_steps
+        if not self._warned and self.store.total_steps > 20 * steps:
+            self._warned = True
+            warnings.warn(
+                f"No preference was emitted in {self.store.total_steps} steps: segments have"
+                f" {steps} steps, and the longest episode had {self.store.longest}. Make the"
+                " environment with a smaller segment_steps.",
+                stacklevel=4,
+            )
+
+    def _draw(self) -> tuple[Segments, Segments] | None:
+        steps, recent = self.schedule.segment_steps, self.schedule.recent
+        if self.store.starts(steps, recent=recent) < 2:
+            return None
+        rng = np.random.default_rng((self._entropy, self.queries, 0))
+        for _ in range(PATIENCE):
+            index = self.store.sample(2, steps, rng, recent=recent)
+            if (index.episode[0], index.start[0]) != (index.episode[1], index.start[1]):
+                both = self.store.segments(index, steps)
+                return both.take(slice(0, 1)), both.take(slice(1, 2))
+        return None
+
+
+def _event(answer: Comparisons) -> dict[str, Any]:
+    """What ``info["preference"]`` holds: which segments, and what was said of them."""
+    sides: Iterable[tuple[str, Segments]] = (("a", answer.a), ("b", answer.b))
+    places = {
+        f"{name}_{side}": int(value[0])
+        for side, one in sides
+        for name, value in (("episode", one.episode), ("start", one.start), ("length", one.lengths))
+    }
+    return {
+        "query_id": int(answer.query_id[0]),
+        **places,
+        "label": float(answer.label[0]),
+        "rater_id": int(answer.rater_id[0]),
+    }

@@ -1,0 +1,70 @@
+"""Every environment id, as strings: importing this loads no simulator and no learner."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """One id: where the raw environment is, and how preferences over it are asked by default."""
+
+    name: str
+    """The middle of ``prefgym/<name>-v0``."""
+    module: str
+    """Holds ``raw(**kwargs)`` and, where there is a batched form, ``raw_vector``."""
+    max_episode_steps: int
+    segment_steps: int
+    query_every: int
+    rater: str = "partial-return"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of ``raw``."""
+    batched: bool = False
+    """Whether the module has a native batched form."""
+    reward_threshold: float | None = None
+
+    @property
+    def id(self) -> str:
+        """The id that ``gymnasium.make`` takes."""
+        return f"prefgym/{self.name}-v0"
+
+
+def _control(name: str, limit: int, steps: int, module: str = "control") -> EnvironmentSpec:
+    return EnvironmentSpec(
+        name, f"prefgym_envs.{module}", limit, steps, 100, kwargs={"name": name}
+    )
+
+
+ENVIRONMENTS: dict[str, EnvironmentSpec] = {
+    one.id: one
+    for one in (
+        EnvironmentSpec("Condorcet", "prefgym_envs.condorcet", 1, 1, 10, batched=True),
+        EnvironmentSpec("Delivery", "prefgym_envs.delivery", 200, 3, 20, "regret", batched=True),
+        EnvironmentSpec("RandomMDP", "prefgym_envs.random_mdps", 200, 3, 20, "regret", batched=True),
+        _control("Pendulum", 200, 50),
+        _control("CartPole", 500, 20),
+        _control("MountainCarContinuous", 999, 50),
+        _control("Acrobot", 500, 50),
+        _control("Reacher", 50, 25, "locomotion"),
+        _control("HalfCheetah", 1000, 50, "locomotion"),
+        _control("Hopper", 1000, 50, "locomotion"),
+        _control("Walker2d", 1000, 50, "locomotion"),
+        _control("Ant", 1000, 50, "locomotion"),
+    )
+}
+"""Every id that this package registers, with its defaults."""
+
+
+def register() -> None:
+    """Tell Gymnasium about every id; doing it again changes nothing."""
+    for one in ENVIRONMENTS.values():
+        if one.id not in gym.registry:
+            gym.register(
+                one.id,
+                entry_point="prefgym.wrappers:make",
+                vector_entry_point="prefgym.wrappers:make_vector",
+                max_episode_steps=one.max_episode_steps,
+                reward_threshold=one.reward_threshold,
+                kwargs={"task": one.name},
+            )

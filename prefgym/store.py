@@ -1,0 +1,406 @@
+"""Where the steps of every episode are kept, once: contiguous columns in a ring of fixed size.
+
+The store has one lane per parallel environment. In a lane, an episode of ``n`` steps takes
+``n + 1`` consecutive rows: the last one holds only the final observation, so that the observation
+after a step is always that of the next row. A segment is four integers (episode, start, length,
+and the number of steps that its row is padded to); its arrays are copied out when asked for, so
+no segment keeps an episode alive.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from jaxtyping import Bool, Int, Shaped
+
+from prefgym.segments import Segments
+
+OPEN, TERMINATED, TRUNCATED = 0, 1, 2
+"""What became of an episode: still running; ended by the task; cut off from outside."""
+
+_EPISODE_COLUMNS = {"lane": np.int32, "first": np.int64, "steps": np.int64, "end": np.int8}
+
+
+class SegmentIndex(NamedTuple):
+    """Where segments lie in a store; plain integers, ``[B]`` each."""
+
+    episode: Int[np.ndarray, " batch"]
+    start: Int[np.ndarray, " batch"]
+    length: Int[np.ndarray, " batch"]
+
+
+class EpisodeStore:
+    """The steps of all episodes that still fit, by lane.
+
+    Args:
+        observation_space: of one environment; anything with a fixed shape and dtype.
+        action_space: of one environment, likewise.
+        lanes: how many environments write side by side.
+        capacity: rows of each lane; the oldest steps are overwritten. Memory is taken from the
+            system only as rows are written.
+        factor_names: the named parts of the true reward that come with every step.
+    """
+
+    def __init__(
+        self,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        lanes: int = 1,
+        capacity: int = 1_000_000,
+        factor_names: Sequence[str] = (),
+    ) -> None:
+        for role, space in (("observation", observation_space), ("action", action_space)):
+            if space.shape is None or space.dtype is None:
+                raise ValueError(
+                    f"EpisodeStore: the {role} space {space} has no fixed shape and dtype; wrap the"
+                    " environment in gymnasium.wrappers.FlattenObservation or a similar wrapper."
+                )
+        if lanes < 1 or capacity < 2:
+            raise ValueError(
+                f"EpisodeStore: got lanes={lanes} and capacity={capacity}; wanted at least one lane"
+                " of at least two rows."
+            )
+        self.lanes, self.capacity = lanes, capacity
+        self.factor_names = tuple(factor_names)
+        shape = (lanes, capacity)
+        self.observations = np.zeros((*shape, *observation_space.shape), observation_space.dtype)
+        self.actions = np.zeros((*shape, *action_space.shape), action_space.dtype)
+        self.rewards = np.zeros(shape, np.float64)
+        self.factors = {name: np.zeros(shape, np.float64) for name in self.factor_names}
+        self.head = np.zeros(lanes, np.int64)
+        """Row of each lane that is written next, counted since the beginning."""
+        self.total_steps = 0
+        """Steps ever appended."""
+        self.any_terminated = False
+        """Whether any episode ever ended for good (not by a limit)."""
+        self._episodes = _EpisodeTable()
+        self._current = np.full(lanes, -1, np.int64)
+        """The episode that is open in each lane; -1 where none is."""
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        lanes: Int[np.ndarray, " n"],
+        observations: Shaped[np.ndarray, " n *obs"],
+        context_id: Int[np.ndarray, " n"] | None = None,
+    ) -> None:
+        """Open an episode in each of ``lanes``; one still open there counts as truncated."""
+        self.interrupt(lanes)
+        rows = self.head[lanes]
+        self.observations[lanes, rows % self.capacity] = observations
+        self._current[lanes] = self._episodes.open(lanes, rows, self._oldest(), context_id)
+
+    def append(
+        self,
+        lanes: Int[np.ndarray, " n"],
+        actions: Shaped[np.ndarray, " n *act"],
+        rewards: Shaped[np.ndarray, " n"],
+        next_observations: Shaped[np.ndarray, " n *obs"],
+        terminated: Bool[np.ndarray, " n"],
+        truncated: Bool[np.ndarray, " n"],
+        factors: Mapping[str, Shaped[np.ndarray, " n"]] | None = None,
+    ) -> None:
+        """Add one step to the open episode of each lane, and close the episodes that ended.
+
+        Raises:
+            ValueError: a reward is NaN or infinite, or no episode is open in a lane.
+        """
+        if not np.isfinite(rewards).all():
+            raise ValueError(
+                f"The environment returned the rewards {rewards}; preferences need finite rewards,"
+                " so mend the environment's reward function."
+            )
+        if (self._current[lanes] < 0).any():
+            raise ValueError("A step came before reset(); call reset() before the first step().")
+        rows = self.head[lanes]
+        here = rows % self.capacity
+        self.actions[lanes, here] = actions
+        self.rewards[lanes, here] = rewards
+        for name, column in self.factors.items():
+            column[lanes, here] = 0.0 if factors is None else factors[name]
+        self.observations[lanes, (rows + 1) % self.capacity] = next_observations
+        self.head[lanes] = rows + 1
+        self._episodes.grow(self._current[lanes])
+        self.total_steps += len(lanes)
+        ended = terminated | truncated
+        if ended.any():
+            ends = np.where(terminated[ended], TERMINATED, TRUNCATED).astype(np.int8)
+            self._close(np.asarray(lanes)[ended], ends)
+            self.any_terminated |= bool(terminated.any())
+
+    def interrupt(self, lanes: Int[np.ndarray, " n"]) -> None:
+        """Close whatever is open in ``lanes`` as truncated (the user reset in mid-episode)."""
+        still_open = lanes[self._current[lanes] >= 0]
+        if len(still_open):
+            self._close(still_open, np.full(len(still_open), TRUNCATED, np.int8))
+
+    def _close(self, lanes: Int[np.ndarray, " n"], ends: Int[np.ndarray, " n"]) -> None:
+        self._episodes.close(self._current[lanes], ends)
+        self._current[lanes] = -1
+        self.head[lanes] += 1
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Steps that can be read now."""
+        return int(self._usable(1, None, pad=False)[1].sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of every array at full capacity."""
+        columns = [self.observations, self.actions, self.rewards, *self.factors.values()]
+        return sum(column.nbytes for column in columns) + self._episodes.nbytes
+
+    @property
+    def longest(self) -> int:
+        """Steps of the longest episode that is still whole or in part in the store."""
+        return int(self._usable(1, None, pad=False)[1].max(initial=0))
+
+    def starts(self, steps: int, *, recent: int | None = None, pad: bool = True) -> int:
+        """How many different segments :meth:`sample` draws from."""
+        return int(self._usable(steps, recent, pad)[1].sum())
+
+    def sample(
+        self,
+        count: int,
+        steps: int,
+        rng: np.random.Generator,
+        *,
+        recent: int | None = None,
+        pad: bool = True,
+    ) -> SegmentIndex:
+        """Draw segments uniformly, with replacement, from all that do not cross a reset.
+
+        Args:
+            count: how many.
+            steps: the length of each.
+            rng: where the randomness comes from.
+            recent: only from about the newest ``recent`` steps.
+            pad: let segments run into the end of an episode that *terminated*; what lies beyond
+                is an absorbing state of zero reward (mask false). Episodes that were cut off by
+                a time limit never give shorter segments.
+
+        Raises:
+            ValueError: no episode is long enough yet.
+        """
+        begin, starts = self._usable(steps, recent, pad)
+        reach = np.cumsum(starts)
+        total = int(reach[-1]) if len(reach) else 0
+        if total == 0:
+            raise ValueError(
+                f"No episode in the store has {steps} steps yet (the longest has {self.longest});"
+                " act for longer, or ask for shorter segments."
+            )
+        draw = rng.integers(total, size=count)
+        which = np.searchsorted(reach, draw, side="right")
+        offset = draw - (reach[which] - starts[which]) + begin[which]
+        table = self._episodes
+        length = np.minimum(table["steps"][which] - offset, steps)
+        return SegmentIndex(which + table.dropped, offset, length)
+
+    def segments(self, index: SegmentIndex, steps: int) -> Segments:
+        """Copy the segments at ``index`` out, in rows of ``steps`` steps.
+
+        Raises:
+            ValueError: an episode is not there, or its rows were overwritten since.
+        """
+        table = self._episodes
+        which = index.episode - table.dropped
+        if len(which) and (which.min() < 0 or which.max() >= len(table)):
+            raise ValueError(self._lost(index))
+        first, lane = table["first"][which], table["lane"][which]
+        if (first + index.start < self._oldest()[lane]).any():
+            raise ValueError(self._lost(index))
+        column = np.arange(steps)
+        rows = (first + index.start)[:, None] + np.minimum(column, index.length[:, None] - 1)
+        mask = column < index.length[:, None]
+        where = (lane[:, None], rows % self.capacity)
+        observations = _masked(self.observations[where], mask)
+        return Segments(
+            actions=_masked(self.actions[where], mask),
+            mask=mask,
+            context=observations[:, 0].copy(),
+            context_id=np.where(
+                index.start == 0, table.context_id[which], -1 - (index.episode << 24) - index.start
+            ),
+            observations=observations,
+            rewards=_masked(self.rewards[where], mask),
+            factors={name: _masked(column[where], mask) for name, column in self.factors.items()},
+            episode=index.episode.astype(np.int64),
+            start=index.start.astype(np.int64),
+        )
+
+    def since(self, heads: Int[np.ndarray, " lanes"], chunk: int | None = None) -> SegmentIndex:
+        """Everything written after ``self.head`` was ``heads``, cut at episode ends.
+
+        The pieces of a lane follow each other in time; ``chunk`` bounds their length.
+        """
+        table = self._episodes
+        lane = table["lane"]
+        begin = np.maximum(table["first"], np.maximum(heads, self._oldest())[lane])
+        length = table["first"] + table["steps"] - begin
+        which = np.nonzero(length > 0)[0]
+        start, length = begin[which] - table["first"][which], length[which]
+        if chunk is not None:
+            pieces = -(-length // chunk)
+            owner = np.repeat(np.arange(len(which)), pieces)
+            nth = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+            start = start[owner] + nth * chunk
+            length = np.minimum(length[owner] - nth * chunk, chunk)
+            which = which[owner]
+        return SegmentIndex(which + table.dropped, start, length)
+
+    def rows(self, index: SegmentIndex) -> tuple[Int[np.ndarray, " b"], Int[np.ndarray, " b"]]:
+        """Lane and row (within the columns) of the first step of each segment."""
+        which = index.episode - self._episodes.dropped
+        row = (self._episodes["first"][which] + index.start) % self.capacity
+        return self._episodes["lane"][which].astype(np.int64), row
+
+    def terminal(self, index: SegmentIndex) -> Bool[np.ndarray, " b"]:
+        """Whether the last step of each segment ended its episode for good (not by a limit)."""
+        which = index.episode - self._episodes.dropped
+        at_end = index.start + index.length == self._episodes["steps"][which]
+        return at_end & (self._episodes["end"][which] == TERMINATED)
+
+    def _oldest(self) -> Int[np.ndarray, " lanes"]:
+        return np.maximum(self.head + 1 - self.capacity, 0)
+
+    def _usable(
+        self, steps: int, recent: int | None, pad: bool
+    ) -> tuple[Int[np.ndarray, " episodes"], Int[np.ndarray, " episodes"]]:
+        """First usable step, and number of possible starts, of every episode in the table."""
+        table = self._episodes
+        oldest = self._oldest()
+        if recent is not None:
+            oldest = np.maximum(oldest, self.head - -(-recent // self.lanes))
+        begin = np.maximum(oldest[table["lane"]] - table["first"], 0)
+        left = table["steps"] - begin
+        starts = left - (steps - 1)
+        if pad:
+            starts = np.where(table["end"] == TERMINATED, left, starts)
+        return begin, np.maximum(starts, 0)
+
+    def _lost(self, index: SegmentIndex) -> str:
+        return (
+            f"A segment of episodes {index.episode.min()}..{index.episode.max()} was asked for, but"
+            f" the store (capacity {self.lanes} x {self.capacity} rows) no longer holds all of"
+            " them; copy segments out sooner or raise the capacity."
+        )
+
+    # -- saving -------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Copies of everything that was written, for :meth:`restore`."""
+        used = int(min(self.head.max() + 1, self.capacity))
+        columns = {"observations": self.observations, "actions": self.actions}
+        columns |= {"rewards": self.rewards}
+        columns |= {f"factors/{name}": column for name, column in self.factors.items()}
+        saved = {name: column[:, :used].copy() for name, column in columns.items()}
+        saved |= {"head": self.head.copy(), "current": self._current.copy()}
+        saved["total_steps"] = np.array(self.total_steps)
+        saved["any_terminated"] = np.array(self.any_terminated)
+        return saved | {f"episodes/{name}": one for name, one in self._episodes.state().items()}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go back to a :meth:`state` of a store of the same shape."""
+        used = state["observations"].shape[1]
+        self.observations[:, :used] = state["observations"]
+        self.actions[:, :used] = state["actions"]
+        self.rewards[:, :used] = state["rewards"]
+        for name, column in self.factors.items():
+            column[:, :used] = state[f"factors/{name}"]
+        self.head[:] = state["head"]
+        self._current[:] = state["current"]
+        self.total_steps = int(state["total_steps"])
+        self.any_terminated = bool(state["any_terminated"])
+        self._episodes.restore(
+            {k.removeprefix("episodes/"): v for k, v in state.items() if k.startswith("episodes/")}
+        )
+
+
+class _EpisodeTable:
+    """One row per episode; rows whose steps are all overwritten are dropped from the front."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._count = 0
+        self._columns = {name: np.zeros(64, kind) for name, kind in _EPISODE_COLUMNS.items()}
+        self._context_id = np.zeros(64, np.int64)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._columns[name][: self._count]
+
+    @property
+    def context_id(self) -> np.ndarray:
+        return self._context_id[: self._count]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(c.nbytes for c in self._columns.values()) + self._context_id.nbytes
+
+    def open(
+        self,
+        lanes: Int[np.ndarray, " n"],
+        first: Int[np.ndarray, " n"],
+        oldest: Int[np.ndarray, " lanes"],
+        context_id: Int[np.ndarray, " n"] | None,
+    ) -> Int[np.ndarray, " n"]:
+        """Add episodes; returns their numbers, which never change."""
+        self._make_room(len(lanes), oldest)
+        new = slice(self._count, self._count + len(lanes))
+        numbers = np.arange(new.start, new.stop) + self.dropped
+        self._columns["lane"][new] = lanes
+        self._columns["first"][new] = first
+        self._columns["steps"][new] = 0
+        self._columns["end"][new] = OPEN
+        self._context_id[new] = numbers if context_id is None else context_id
+        self._count = new.stop
+        return numbers
+
+    def grow(self, numbers: Int[np.ndarray, " n"]) -> None:
+        self._columns["steps"][numbers - self.dropped] += 1
+
+    def close(self, numbers: Int[np.ndarray, " n"], ends: Int[np.ndarray, " n"]) -> None:
+        self._columns["end"][numbers - self.dropped] = ends
+
+    def state(self) -> dict[str, np.ndarray]:
+        saved = {name: self[name].copy() for name in self._columns}
+        saved["context_id"] = self.context_id.copy()
+        return saved | {"dropped": np.array(self.dropped)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self.dropped, self._count = int(state["dropped"]), len(state["lane"])
+        self._columns = {name: state[name].copy() for name in self._columns}
+        self._context_id = state["context_id"].copy()
+
+    def _make_room(self, extra: int, oldest: Int[np.ndarray, " lanes"]) -> None:
+        size = len(self._context_id)
+        if self._count + extra <= size:
+            return
+        dead = (self["first"] + self["steps"] < oldest[self["lane"]]) & (self["end"] != OPEN)
+        gone = int(np.argmin(np.append(dead, False)))
+        keep = slice(gone, self._count)
+        size = max(64, 2 * (self._count - gone + extra))
+        for name, column in self._columns.items():
+            self._columns[name] = _resized(column[keep], size)
+        self._context_id = _resized(self._context_id[keep], size)
+        self._count -= gone
+        self.dropped += gone
+
+
+def _resized(column: np.ndarray, size: int) -> np.ndarray:
+    grown = np.zeros(size, column.dtype)
+    grown[: len(column)] = column
+    return grown
+
+
+def _masked(values: np.ndarray, mask: Bool[np.ndarray, " batch steps"]) -> np.ndarray:
+    """Zero the padding, in place."""
+    if not mask.all():
+        values[~mask] = 0
+    return values

@@ -1,0 +1,194 @@
+"""A vector environment whose every episode can be played again: each has a seed of its own.
+
+Gymnasium's own vector environments draw the start of the next episode from generators that nobody
+can read back without pickling the simulator. Here episode ``k`` of lane ``i`` is reset with a seed
+computed from ``(seed, i, k)``, so an episode is a pure function of that number and its actions.
+That is what makes exact resume possible for any deterministic environment: reset, replay, go on.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+EnvFactory = Callable[[], gym.Env[Any, Any]]
+
+
+def episode_seed(seed: int, lane: int, episode: int) -> int:
+    """The seed with which episode number ``episode`` of a lane begins."""
+    return int(np.random.SeedSequence((seed, lane, episode)).generate_state(1)[0])
+
+
+class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
+    """Several single environments stepped in turn, every episode with a seed of its own.
+
+    Args:
+        env_fns: one factory per lane; time limits belong inside.
+        autoreset_mode: when the next episode begins; any of Gymnasium's three modes.
+
+    ``infos`` hold what prefgym documents and nothing else: ``factors`` (name to array ``[n]``),
+    and under SAME_STEP ``final_obs`` with its mask ``_final_obs``.
+    """
+
+    def __init__(
+        self,
+        env_fns: Sequence[EnvFactory],
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+    ) -> None:
+        self.envs = [make() for make in env_fns]
+        self.num_envs = len(self.envs)
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        first = self.envs[0]
+        self.metadata = {**first.metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode = first.render_mode
+        self.single_observation_space = first.observation_space
+        self.single_action_space = first.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._batch_factors: Callable[..., dict[str, np.ndarray]] | None = (
+            first.get_wrapper_attr("batch_factors")
+            if first.has_wrapper_attr("batch_factors")
+            else None
+        )
+        shape, kind = self.single_observation_space.shape, self.single_observation_space.dtype
+        self._observations = np.zeros((self.num_envs, *(shape or ())), kind)
+        self._seed = int(np.random.SeedSequence().generate_state(1)[0])
+        self._played = np.zeros(self.num_envs, np.int64)
+        self._ended = np.zeros(self.num_envs, np.bool_)
+        self._log = _ActionLog(self.num_envs, self.single_action_space)
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode in every lane, or in those of ``options["reset_mask"]``.
+
+        Args:
+            seed: one integer for all lanes together; the k-th episode of each lane follows from it.
+                (A list is folded into one integer.)
+            options: ``{"reset_mask": bool[n]}`` resets some lanes only.
+        """
+        if seed is not None:
+            entropy = seed if isinstance(seed, int) else [0 if s is None else s for s in seed]
+            self._seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+            self._played[:] = 0
+        mask = np.ones(self.num_envs, np.bool_)
+        if options is not None and "reset_mask" in options:
+            mask = np.asarray(options["reset_mask"], np.bool_)
+        self._begin(mask)
+        return self._observations.copy(), {}
+
+    def step(
+        self, actions: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step every lane; what happens to lanes that ended is the autoreset mode's to say."""
+        actions = np.asarray(actions, self.single_action_space.dtype)
+        if len(actions) != self.num_envs:
+            raise ValueError(
+                f"step() got actions of shape {actions.shape}; wanted one per environment, "
+                f"{self.num_envs} in all."
+            )
+        acting = ~self._ended
+        if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():
+            raise ValueError(
+                f"Lanes {np.nonzero(self._ended)[0].tolist()} have ended; with autoreset disabled,"
+                ' call reset(options={"reset_mask": ended}) first.'
+            )
+        rewards = np.zeros(self.num_envs)
+        terminated = np.zeros(self.num_envs, np.bool_)
+        truncated = np.zeros(self.num_envs, np.bool_)
+        before = self._observations.copy()
+        self._log.append(acting, actions)
+        told: list[Mapping[str, float]] = [{}] * self.num_envs
+        for lane, env in enumerate(self.envs):
+            if acting[lane]:
+                observation, reward, terminated[lane], truncated[lane], info = env.step(
+                    actions[lane]
+                )
+                self._observations[lane], rewards[lane] = observation, reward
+                told[lane] = info.get("factors", {})
+        infos = self._factors(before, actions, told)
+        self._begin(~acting)
+        self._ended = terminated | truncated
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
+            infos["final_obs"] = self._observations.copy()
+            infos["_final_obs"] = self._ended.copy()
+            self._begin(self._ended)
+        return self._observations.copy(), rewards, terminated, truncated, infos
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close every lane."""
+        for env in self.envs:
+            env.close()
+
+    def render(self) -> tuple[Any, ...]:
+        """One picture per lane."""
+        return tuple(env.render() for env in self.envs)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Call a method, or read an attribute, of every lane."""
+        found = [env.get_wrapper_attr(name) for env in self.envs]
+        return tuple(one(*args, **kwargs) if callable(one) else one for one in found)
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Seeds and actions of the running episodes: all that :meth:`set_state` needs."""
+        return {
+            "seed": np.array(self._seed, np.uint64),
+            "played": self._played.copy(),
+            "ended": self._ended.copy(),
+            "elapsed": self._log.elapsed.copy(),
+            "actions": self._log.actions[:, : max(1, self._log.elapsed.max())].copy(),
+        }
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go back to a :meth:`get_state`, by resetting every lane and replaying its actions."""
+        self._seed = int(state["seed"])
+        self._played[:] = state["played"] - 1
+        self._begin(np.ones(self.num_envs, np.bool_))
+        for lane, env in enumerate(self.envs):
+            for action in state["actions"][lane, : state["elapsed"][lane]]:
+                self._observations[lane] = env.step(action)[0]
+        self._log.restore(state["actions"], state["elapsed"])
+        self._ended = state["ended"].copy()
+
+    def _begin(self, mask: np.ndarray) -> None:
+        for lane in np.nonzero(mask)[0]:
+            start = episode_seed(self._seed, int(lane), int(self._played[lane]))
+            self._observations[lane] = self.envs[lane].reset(seed=start)[0]
+            self._played[lane] += 1
+            self._log.elapsed[lane] = 0
+            self._ended[lane] = False
+
+    def _factors(
+        self, before: np.ndarray, actions: np.ndarray, told: Sequence[Mapping[str, float]]
+    ) -> dict[str, Any]:
+        if self._batch_factors is not None:
+            return {"factors": self._batch_factors(before, actions, self._observations)}
+        names = max(told, key=len).keys()
+        if not names:
+            return {}
+        return {"factors": {name: np.array([one.get(name, 0.0) for one in told]) for name in names}}
+
+
+class _ActionLog:
+    """The actions of the running episode of each lane, in arrays that grow by doubling."""
+
+    def __init__(self, lanes: int, space: gym.Space[Any]) -> None:
+        self.actions = np.zeros((lanes, 64, *(space.shape or ())), space.dtype)
+        self.elapsed = np.zeros(lanes, np.int64)
+
+    def append(self, acting: np.ndarray, actions: np.ndarray) -> None:
+        lanes = np.nonzero(acting)[0]
+        if self.elapsed.max() == self.actions.shape[1]:
+            self.actions = np.concatenate([self.actions, np.zeros_like(self.actions)], axis=1)
+        self.actions[lanes, self.elapsed[lanes]] = actions[lanes]
+        self.elapsed[lanes] += 1
+
+    def restore(self, actions: np.ndarray, elapsed: np.ndarray) -> None:
+        self.actions = actions.copy()
+        self.elapsed = elapsed.copy()

@@ -1,0 +1,476 @@
+"""The Gymnasium layer: environments that hide their reward and emit preferences instead.
+
+``info`` of every step holds the truth under one key, ``true_reward``, for scores; ``factors``
+where the task names parts of its reward; and, only on the step at which a comparison was
+answered, ``preference`` with plain numbers (which two segments, the label, who answered). The
+segments themselves stay in the store.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import TimeLimit
+
+from prefgym.comparisons import Comparisons, PreferenceDataset
+from prefgym.elicitation import Elicitor, Schedule
+from prefgym.names import lookup
+from prefgym.raters import Rater, make_rater
+from prefgym.registration import ENVIRONMENTS, EnvironmentSpec
+from prefgym.segments import Segments
+from prefgym.store import EpisodeStore
+from prefgym.vector import ReplayableVectorEnv
+
+CAPACITY = 1_000_000
+"""Steps that a preference environment remembers, over all its lanes, unless told otherwise."""
+_ALONE = np.zeros(1, np.int64)
+
+
+class PreferenceEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Hide the reward of any Gymnasium environment, and emit preferences about its segments.
+
+    Args:
+        env: the environment; its reward is the truth that scripted raters read.
+        rater: a name, a rater, or a callable of your own (see :func:`prefgym.raters.make_rater`).
+        rater_kwargs: arguments for a rater given by name.
+        segment_steps: length of the segments that are compared.
+        query_every: steps between two emitted comparisons; None emits none by itself.
+        budget: labels that may be given in all; None means no limit.
+        recent: compare only segments of about the newest so many steps; None means all.
+        capacity: steps that are remembered.
+        directory: keep the answers on disk here, crash-safe; None keeps them in memory.
+        value_source: advantages for raters that read regret; taken from the environment where it
+            solves itself exactly.
+
+    ``step`` returns reward 0.0. ``env.get_wrapper_attr`` reaches ``preferences`` (the answers),
+    ``store`` (the steps) and ``compare(a, b)`` (ask now, within the budget).
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        rater: str | Rater | Callable[..., Any] = "partial-return",
+        *,
+        rater_kwargs: Mapping[str, Any] | None = None,
+        segment_steps: int = 50,
+        query_every: int | None = 100,
+        budget: int | None = None,
+        recent: int | None = None,
+        capacity: int = CAPACITY,
+        directory: str | Path | None = None,
+        value_source: Callable[..., Any] | None = None,
+    ) -> None:
+        RecordConstructorArgs.__init__(
+            self,
+            rater=rater,
+            rater_kwargs=rater_kwargs,
+            segment_steps=segment_steps,
+            query_every=query_every,
+            budget=budget,
+            recent=recent,
+            capacity=capacity,
+            directory=directory,
+            value_source=value_source,
+        )
+        gym.Wrapper.__init__(self, env)
+        schedule = Schedule(segment_steps, query_every, budget, recent)
+        self.store = EpisodeStore(
+            env.observation_space, env.action_space, 1, capacity, _factor_names(env)
+        )
+        chosen = make_rater(rater, value_source or _own_values(env), **(rater_kwargs or {}))
+        self.elicitor = Elicitor(self.store, chosen, schedule, directory)
+        self._seeded = False
+
+    @property
+    def spec(self) -> Any:
+        """Of a ``prefgym/`` id: that id, which contains this layer. Else with this wrapper added."""
+        inner = self.env.spec
+        if inner is not None and inner.id in ENVIRONMENTS:
+            return inner
+        return super().spec
+
+    @property
+    def preferences(self) -> PreferenceDataset:
+        """Every comparison answered so far."""
+        return self.elicitor.preferences
+
+    @property
+    def segment_steps(self) -> int:
+        """Steps of each segment of an emitted pair."""
+        return self.elicitor.schedule.segment_steps
+
+    def stop_emitting(self) -> None:
+        """From now on compare only on request: a learner that chooses its pairs does this."""
+        self.elicitor.stop_emitting()
+
+    def compare(self, a: Segments, b: Segments) -> Comparisons:
+        """Ask the rater about pairs of segments now; see :meth:`Elicitor.compare`."""
+        return self.elicitor.compare(a, b)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode; a seed also fixes who is asked what, and the answers."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        if seed is not None or not self._seeded:
+            self.elicitor.seed(int(self.np_random.spawn(1)[0].integers(2**62)))
+            self._seeded = True
+        context = info.get("context_id")
+        self.store.begin(
+            _ALONE, np.asarray(observation)[None], None if context is None else np.array([context])
+        )
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Act; the reward is 0.0, and a comparison may have been answered."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        truth = float(reward)
+        self.store.append(
+            _ALONE,
+            np.asarray(action)[None],
+            np.array([truth]),
+            np.asarray(observation)[None],
+            np.array([terminated]),
+            np.array([truncated]),
+            info.get("factors"),
+        )
+        info = {**info, "true_reward": truth}
+        answer = self.elicitor.emit(1)
+        if answer is not None:
+            info["preference"] = answer
+        return observation, 0.0, terminated, truncated, info
+
+
+class PreferenceVectorEnv(gym.vector.VectorWrapper):
+    """:class:`PreferenceEnv` for vector environments: one store, one rater, one budget.
+
+    Works under all three autoreset modes; a reset step never enters a segment. ``infos`` hold
+    ``true_reward`` (``[n]``, with the mask ``_true_reward`` of lanes that really acted),
+    ``factors``, and ``preference`` only where one was answered.
+
+    Args: as :class:`PreferenceEnv`.
+    """
+
+    def __init__(
+        self,
+        env: gym.vector.VectorEnv[Any, Any, Any],
+        rater: str | Rater | Callable[..., Any] = "partial-return",
+        *,
+        rater_kwargs: Mapping[str, Any] | None = None,
+        segment_steps: int = 50,
+        query_every: int | None = 100,
+        budget: int | None = None,
+        recent: int | None = None,
+        capacity: int = CAPACITY,
+        directory: str | Path | None = None,
+        value_source: Callable[..., Any] | None = None,
+    ) -> None:
+        super().__init__(env)
+        schedule = Schedule(segment_steps, query_every, budget, recent)
+        self.autoreset_mode = AutoresetMode(env.metadata.get("autoreset_mode", "NextStep"))
+        self.store = EpisodeStore(
+            env.single_observation_space,
+            env.single_action_space,
+            env.num_envs,
+            max(2, capacity // env.num_envs),
+            _factor_names(env),
+        )
+        chosen = make_rater(rater, value_source or _own_values(env), **(rater_kwargs or {}))
+        self.elicitor = Elicitor(self.store, chosen, schedule, directory)
+        self._seeded = False
+        self._resetting = np.zeros(env.num_envs, np.bool_)
+
+    @property
+    def preferences(self) -> PreferenceDataset:
+        """Every comparison answered so far."""
+        return self.elicitor.preferences
+
+    @property
+    def segment_steps(self) -> int:
+        """Steps of each segment of an emitted pair."""
+        return self.elicitor.schedule.segment_steps
+
+    def stop_emitting(self) -> None:
+        """From now on compare only on request: a learner that chooses its pairs does this."""
+        self.elicitor.stop_emitting()
+
+    def compare(self, a: Segments, b: Segments) -> Comparisons:
+        """Ask the rater about pairs of segments now; see :meth:`Elicitor.compare`."""
+        return self.elicitor.compare(a, b)
+
+    def get_wrapper_attr(self, name: str) -> Any:
+        """As single environments have it: an attribute of this layer or of one below."""
+        found = _find(self, name)
+        if found is None:
+            raise AttributeError(f"{self} has no attribute {name!r}.")
+        return found
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin episodes; a seed also fixes who is asked what, and the answers."""
+        mask = np.ones(self.num_envs, np.bool_)
+        if options is not None and "reset_mask" in options:
+            mask = np.asarray(options["reset_mask"], np.bool_)
+        observations, infos = self.env.reset(seed=seed, options=options)
+        if seed is not None or not self._seeded:
+            given = [0 if one is None else one for one in np.atleast_1d(np.asarray(seed))]
+            entropy = np.random.SeedSequence(None if seed is None else [int(s) for s in given])
+            self.elicitor.seed(int(np.random.default_rng(entropy).integers(2**62)))
+            self._seeded = True
+        self._resetting[mask] = False
+        self._begin(mask, observations, infos)
+        return observations, infos
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Act in every lane; rewards are 0.0, and comparisons may have been answered."""
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        acted = ~self._resetting
+        ended = terminated | truncated
+        lanes = np.nonzero(acted)[0]
+        arrived = observations
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and ended.any():
+            arrived = np.array(observations)
+            arrived[ended] = np.stack(list(infos["final_obs"][ended]))
+        self.store.append(
+            lanes,
+            np.asarray(actions)[lanes],
+            rewards[lanes],
+            arrived[lanes],
+            terminated[lanes],
+            truncated[lanes],
+            self._factors(infos, lanes, ended),
+        )
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            self._begin(ended, observations, infos)
+        else:
+            self._begin(self._resetting, observations, infos)
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
+            self._resetting = ended
+        infos = {**infos, "true_reward": np.where(acted, rewards, 0.0), "_true_reward": acted}
+        answer = self.elicitor.emit(len(lanes))
+        if answer is not None:
+            infos["preference"] = answer
+        return observations, np.zeros(self.num_envs), terminated, truncated, infos
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Everything but the answers: steps, running episodes, where the schedule stands.
+
+        Raises:
+            ValueError: the wrapped vector environment cannot be resumed.
+        """
+        if _find(self.env, "get_state") is None:
+            raise ValueError(
+                f"{type(self.env.unwrapped).__name__} cannot be resumed exactly; make the"
+                " environment with gymnasium.make_vec on a prefgym id, or wrap your factories in"
+                " prefgym.vector.ReplayableVectorEnv."
+            )
+        inner = _find(self.env, "get_state")()
+        state = {f"env/{name}": value for name, value in inner.items()}
+        state |= {f"store/{name}": value for name, value in self.store.state().items()}
+        state |= {f"ask/{name}": value for name, value in self.elicitor.get_state().items()}
+        return state | {"resetting": self._resetting.copy()}
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go back to a :meth:`get_state`."""
+
+        def part(prefix: str) -> dict[str, np.ndarray]:
+            return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+
+        _find(self.env, "set_state")(part("env/"))
+        self.store.restore(part("store/"))
+        self.elicitor.set_state(part("ask/"))
+        self._resetting = state["resetting"].copy()
+        self._seeded = True
+
+    def _begin(self, mask: np.ndarray, observations: Any, infos: Mapping[str, Any]) -> None:
+        lanes = np.nonzero(mask)[0]
+        if len(lanes):
+            context = infos.get("context_id")
+            self.store.begin(
+                lanes, observations[lanes], None if context is None else context[lanes]
+            )
+
+    def _factors(
+        self, infos: Mapping[str, Any], lanes: np.ndarray, ended: np.ndarray
+    ) -> dict[str, np.ndarray] | None:
+        """The factors of the step just taken; Gymnasium keeps those of a last step elsewhere."""
+        if not self.store.factor_names or "factors" not in infos and "final_info" not in infos:
+            return None
+        last = infos.get("final_info", {}).get("factors", {})
+        now = infos.get("factors", {})
+        nothing = np.zeros(self.num_envs)
+        return {
+            name: np.where(
+                ended & ("final_info" in infos), last.get(name, nothing), now.get(name, nothing)
+            )[lanes]
+            for name in self.store.factor_names
+        }
+
+
+class LearnedReward(gym.Wrapper[Any, Any, Any, Any]):
+    """Give a stock agent a learned reward: any function of observation and action.
+
+    Args:
+        env: usually a preference environment.
+        reward: ``(observation, action) -> float``, for example a reward model's
+            :meth:`~prefgym.models.reward_models.RewardModel.step_reward`.
+
+    The truth stays in ``info["true_reward"]``.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], reward: Callable[[Any, Any], float]) -> None:
+        super().__init__(env)
+        self.reward = reward
+        self._observation: Any = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        self._observation, info = self.env.reset(seed=seed, options=options)
+        return self._observation, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Act; the reward is the learned one for what was seen before the action."""
+        reward = float(self.reward(self._observation, action))
+        if not np.isfinite(reward):
+            raise ValueError(
+                f"LearnedReward: the reward function returned {reward}; wanted a finite number."
+            )
+        self._observation, _, terminated, truncated, info = self.env.step(action)
+        return self._observation, reward, terminated, truncated, info
+
+
+def make(task: str, render_mode: str | None = None, **kwargs: Any) -> PreferenceEnv:
+    """Entry point of every single ``prefgym/`` environment.
+
+    Args:
+        task: the name in the id.
+        render_mode: passed to the raw environment.
+        **kwargs: arguments of :class:`PreferenceEnv`; all others go to the raw environment.
+    """
+    spec, ours, theirs = _sorted_arguments(task, kwargs)
+    return PreferenceEnv(_raw(spec, render_mode, theirs), **ours)
+
+
+def make_vector(
+    task: str,
+    num_envs: int = 1,
+    max_episode_steps: int | None = None,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+    render_mode: str | None = None,
+    **kwargs: Any,
+) -> PreferenceVectorEnv:
+    """Entry point of every vector ``prefgym/`` environment; one rater looks at all lanes.
+
+    Args:
+        task: the name in the id.
+        num_envs: lanes.
+        max_episode_steps: time limit; the id's own by default.
+        autoreset_mode: SAME_STEP by default, which is what Stable-Baselines3 needs.
+        render_mode: passed to the raw environments.
+        **kwargs: arguments of :class:`PreferenceVectorEnv`; others go to the raw environment.
+    """
+    spec, ours, theirs = _sorted_arguments(task, kwargs)
+    limit = spec.max_episode_steps if max_episode_steps is None else max_episode_steps
+    if ours["segment_steps"] > limit:
+        raise ValueError(
+            f"segment_steps={ours['segment_steps']} is longer than an episode of {spec.id}, which"
+            f" has at most {limit} steps; choose shorter segments."
+        )
+    mode = AutoresetMode(autoreset_mode)
+    if spec.batched and render_mode is None:
+        inner = import_module(spec.module).raw_vector(
+            num_envs, max_episode_steps=limit, autoreset_mode=mode, **theirs
+        )
+    else:
+        inner = ReplayableVectorEnv(
+            [lambda: TimeLimit(_raw(spec, render_mode, theirs), limit)] * num_envs, mode
+        )
+    return PreferenceVectorEnv(inner, **ours)
+
+
+def _raw(
+    spec: EnvironmentSpec, render_mode: str | None, arguments: Mapping[str, Any]
+) -> gym.Env[Any, Any]:
+    shown = {} if render_mode is None else {"render_mode": render_mode}
+    env: gym.Env[Any, Any] = import_module(spec.module).raw(**shown, **arguments)
+    return env
+
+
+_OURS = {one.name for one in fields(Schedule)} | {
+    "rater",
+    "rater_kwargs",
+    "capacity",
+    "directory",
+    "value_source",
+}
+
+
+def _sorted_arguments(
+    task: str, kwargs: Mapping[str, Any]
+) -> tuple[EnvironmentSpec, dict[str, Any], dict[str, Any]]:
+    """The task, and which arguments belong to the preference layer and which to the raw task."""
+    spec = lookup(f"prefgym/{task}-v0", ENVIRONMENTS, "environment")
+    defaults = {
+        "rater": spec.rater,
+        "segment_steps": spec.segment_steps,
+        "query_every": spec.query_every,
+    }
+    ours = {**defaults, **{k: v for k, v in kwargs.items() if k in _OURS}}
+    return spec, ours, {**spec.kwargs, **{k: v for k, v in kwargs.items() if k not in _OURS}}
+
+
+def preference_layer(env: Any) -> PreferenceVectorEnv:
+    """The preference layer among the wrappers of a vector environment.
+
+    Raises:
+        ValueError: there is none.
+    """
+    layer = env
+    while not isinstance(layer, PreferenceVectorEnv):
+        layer = getattr(layer, "env", None)
+        if layer is None:
+            raise ValueError(
+                f"{env} does not emit preferences; make it with gymnasium.make_vec on a prefgym id,"
+                " or wrap a vector environment in prefgym.wrappers.PreferenceVectorEnv."
+            )
+    return layer
+
+
+def _find(env: Any, name: str) -> Any:
+    """An attribute of the outermost layer that has it; None where none does.
+
+    Gymnasium's vector environments lack ``get_wrapper_attr``. The lanes of a replayable vector
+    environment are alike, so the first one speaks for all.
+    """
+    layer = env
+    while layer is not None:
+        if hasattr(layer, name):
+            return getattr(layer, name)
+        layer = layer.envs[0] if isinstance(layer, ReplayableVectorEnv) else _inner(layer)
+    return None
+
+
+def _inner(layer: Any) -> Any:
+    return layer.env if isinstance(layer, gym.Wrapper | gym.vector.VectorWrapper) else None
+
+
+def _factor_names(env: Any) -> tuple[str, ...]:
+    return tuple(_find(env, "factor_names") or ())
+
+
+def _own_values(env: Any) -> Callable[..., Any] | None:
+    """The exact advantages of environments that solve themselves."""
+    found: Callable[..., Any] | None = _find(env, "advantages")
+    return found
