@@ -1,0 +1,250 @@
+"""Fit a preference model to comparisons: one loop for every model and every loss.
+
+Metrics: ``loss`` (mean over pairs and members, in the loss's unit), ``accuracy`` (share of decided
+pairs whose preferred side got the positive margin, mean over members, measured on each minibatch
+before its step), ``epochs``, ``gradient_steps``, ``pairs``; with a validation share ``val_loss``,
+``val_accuracy`` and ``val_pairs``.
+"""
+
+import math
+from itertools import pairwise
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from prefgym.comparisons import Comparisons
+from prefgym.losses import PairLoss, logistic
+from prefgym.models.encoders import as_tensor
+from prefgym.segments import Segments
+
+CACHE_NUMBERS = 1 << 22
+"""Hidden numbers that one backward pass may keep on a CPU: 16 MiB, about its cache. A minibatch
+that needs more is cut and its gradients are added up, which is worth a fifth of the time."""
+
+
+class Pairs(NamedTuple):
+    """A minibatch of pairs for every member; side 0 is ``a``, side 1 is ``b``."""
+
+    features: Float[Tensor, " members pairs 2 steps features"]
+    mask: Bool[Tensor, " members pairs 2 steps"]
+    rater_id: Int[Tensor, " members pairs"]
+
+
+@runtime_checkable
+class PreferenceModel(Protocol):
+    """What can be fitted, pointwise or pairwise: an ensemble of independent members."""
+
+    @property
+    def members(self) -> int:
+        """Networks in the ensemble."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        ...
+
+    @property
+    def kept_per_step(self) -> int:
+        """Numbers that each member keeps of a step for its gradient."""
+        ...
+
+    def features(self, segments: Segments) -> Float[Tensor, " batch steps features"]:
+        """What the model reads of each step, on its device."""
+        ...
+
+    def margins(self, pairs: Pairs) -> Float[Tensor, " members pairs"]:
+        """How much better each member finds side 0 of its own pairs, with gradient."""
+        ...
+
+
+def adam(
+    model: nn.Module, learning_rate: float = 3e-4, weight_decay: float = 0.0
+) -> torch.optim.AdamW:
+    """The optimizer that reward models are usually fitted with, in its fused form."""
+    return torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True
+    )
+
+
+def fit(
+    model: PreferenceModel,
+    comparisons: Comparisons,
+    optimizer: torch.optim.Optimizer,
+    rng: np.random.Generator,
+    epochs: int = 50,
+    batch_pairs: int = 128,
+    loss: PairLoss = logistic,
+    stop_accuracy: float = 0.97,
+    validation_share: float = 0.0,
+    bootstrap: bool = False,
+) -> dict[str, float]:
+    """Descend the mean loss of the comparisons, each weighted by its ``weight``.
+
+    Every member walks through the pairs in an order of its own. On a CPU the result depends on the
+    arguments' state only: model, optimizer and ``rng`` saved and restored continue to the same bits
+    (between calls; with ``bootstrap`` each call draws anew).
+
+    Args:
+        model: fitted in place.
+        comparisons: labels are P(a ≻ b); only ratios of weights matter.
+        optimizer: of the model's parameters, for example :func:`adam`.
+        rng: draws the orders.
+        epochs: passes over the pairs, at most.
+        batch_pairs: pairs of each member in a gradient step.
+        loss: of margin and label, from ``prefgym.losses``.
+        stop_accuracy: an epoch above this accuracy is the last; 1 never stops early.
+        validation_share: share of the pairs to hold out, in [0, 1). Chosen by position, so that a
+            pair once held out stays so while a data set grows.
+        bootstrap: each member sees as many pairs, drawn with replacement, as there are.
+
+    Returns:
+        The metrics of the last epoch, as listed at the top of the file.
+
+    Raises:
+        ValueError: no comparisons, no weight, or a setting out of range.
+        RuntimeError: the loss is no longer finite; the parameters are those of the step before.
+    """
+    _check(comparisons, epochs, batch_pairs, validation_share)
+    held = _held_out(len(comparisons), validation_share)
+    table = _Table.of(model, comparisons.take(~held))
+    pairs = len(table.label)
+    bags = np.tile(np.arange(pairs), (model.members, 1))
+    if bootstrap:
+        bags = rng.integers(pairs, size=bags.shape)
+    epoch, metrics = 0, {"accuracy": 0.0}
+    while epoch < epochs and metrics["accuracy"] <= stop_accuracy:
+        epoch += 1
+        order = torch.as_tensor(rng.permuted(bags, axis=1), device=model.device)
+        metrics = _epoch(model, table, order, optimizer, loss, batch_pairs)
+    steps = epoch * math.ceil(pairs / batch_pairs)
+    metrics |= {"epochs": float(epoch), "gradient_steps": float(steps), "pairs": float(pairs)}
+    if held.any():
+        metrics |= _validation(model, _Table.of(model, comparisons.take(held)), loss)
+    return metrics
+
+
+class _Table(NamedTuple):
+    """The pairs of a data set as tensors, made once for all epochs."""
+
+    features: Tensor  # [pairs, 2 * steps * features]
+    mask: Tensor  # [pairs, 2 * steps]
+    label: Tensor  # [pairs]
+    weight: Tensor  # [pairs], mean 1
+    rater_id: Tensor  # [pairs]
+    steps: int
+
+    @classmethod
+    def of(cls, model: PreferenceModel, comparisons: Comparisons) -> "_Table":
+        steps = max(comparisons.a.steps, comparisons.b.steps)
+        sides = [side.padded(steps) for side in (comparisons.a, comparisons.b)]
+        features = torch.stack([model.features(side) for side in sides], 1)
+        mask = torch.stack([as_tensor(side.mask) for side in sides], 1)
+        columns = comparisons.label, comparisons.weight / comparisons.weight.mean()
+        label, weight = (as_tensor(one).to(features) for one in columns)
+        rater_id = as_tensor(comparisons.rater_id).to(features.device)
+        mask = mask.to(features.device).flatten(1)
+        return cls(features.flatten(1), mask, label, weight, rater_id, steps)
+
+    def pairs(self, index: Tensor) -> Pairs:
+        """The pairs at ``index [members, pairs]``."""
+        flat, shape = index.flatten(), (*index.shape, 2, self.steps)
+        return Pairs(
+            self.features.index_select(0, flat).view(*shape, -1),
+            self.mask.index_select(0, flat).view(shape),
+            self.rater_id[index],
+        )
+
+
+def _epoch(
+    model: PreferenceModel,
+    table: _Table,
+    order: Tensor,
+    optimizer: torch.optim.Optimizer,
+    loss: PairLoss,
+    batch_pairs: int,
+) -> dict[str, float]:
+    """One pass over the pairs; ``order [members, pairs]``."""
+    label, weight = table.label[order], table.weight[order]
+    margins, total = torch.empty_like(label), 0.0
+    for batch in torch.arange(order.shape[1]).split(batch_pairs):
+        first, last = int(batch[0]), int(batch[-1]) + 1
+        optimizer.zero_grad(set_to_none=True)
+        for part in _blocks(model, table, first, last):
+            margin = model.margins(table.pairs(order[:, part]))
+            each = loss(margin, label[:, part]) * weight[:, part]
+            objective = each.sum() / (last - first)
+            value = objective.item()
+            if not math.isfinite(value):
+                raise RuntimeError(_diverged(value, margin))
+            objective.backward()
+            total += value * (last - first)
+            margins[:, part] = margin.detach()
+        optimizer.step()
+    return {"loss": total / order.numel(), "accuracy": _accuracy(margins, label, weight)}
+
+
+def _blocks(model: PreferenceModel, table: _Table, first: int, last: int) -> list[slice]:
+    """The pairs from ``first`` to ``last`` in parts whose gradients fit into the cache."""
+    kept = model.members * 2 * table.steps * max(1, model.kept_per_step)
+    most = last - first if model.device.type != "cpu" else max(1, CACHE_NUMBERS // kept)
+    parts = math.ceil((last - first) / most)
+    edges = [first + (last - first) * part // parts for part in range(parts + 1)]
+    return [slice(low, high) for low, high in pairwise(edges)]
+
+
+@torch.no_grad()
+def _validation(model: PreferenceModel, table: _Table, loss: PairLoss) -> dict[str, float]:
+    pairs = len(table.label)
+    order = torch.arange(pairs, device=model.device).expand(model.members, -1)
+    blocks = _blocks(model, table, 0, pairs)
+    margin = torch.cat([model.margins(table.pairs(order[:, part])) for part in blocks], 1)
+    label, weight = table.label.expand_as(margin), table.weight.expand_as(margin)
+    return {
+        "val_loss": float((loss(margin, label) * weight).mean()),
+        "val_accuracy": _accuracy(margin, label, weight),
+        "val_pairs": float(pairs),
+    }
+
+
+def _accuracy(margin: Tensor, label: Tensor, weight: Tensor) -> float:
+    """Weighted share of decided pairs on the right side; margin 0 counts ½, and so do only ties."""
+    lean = (label - 0.5).sign()
+    counted = weight * lean.abs()
+    agreement = (margin.sign() * lean * counted).sum() / counted.sum().clamp(min=1e-12)
+    return 0.5 + 0.5 * float(agreement)
+
+
+def _held_out(pairs: int, share: float) -> np.ndarray:
+    """Which pairs are kept for validation: even spread, by the golden ratio's fractional parts."""
+    golden = (math.sqrt(5.0) - 1.0) / 2.0
+    held: np.ndarray = np.mod((np.arange(pairs) + 1) * golden, 1.0) < share
+    return held
+
+
+def _check(comparisons: Comparisons, epochs: int, batch_pairs: int, share: float) -> None:
+    if epochs < 1 or batch_pairs < 1:
+        raise ValueError(
+            f"fit: epochs is {epochs} and batch_pairs {batch_pairs}; wanted 1 or more of both."
+        )
+    if not 0.0 <= share < 1.0:
+        raise ValueError(f"fit: validation_share is {share}, wanted a number in [0, 1).")
+    if not len(comparisons):
+        raise ValueError("fit: got no comparisons; ask a rater first, or check what was skipped.")
+    weight = comparisons.weight[~_held_out(len(comparisons), share)]
+    if not weight.sum() > 0.0:
+        raise ValueError(
+            f"fit: the {len(weight)} comparisons to fit have no weight in all; give at least one a "
+            "weight above 0, or hold out fewer."
+        )
+
+
+def _diverged(value: float, margin: Tensor) -> str:
+    largest = float(margin.detach().abs().max())
+    return (
+        f"fit: the loss became {value} (largest margin {largest:.3g}); lower the learning rate, "
+        "normalise the features (model.normalise), or bound the rewards (tanh=True)."
+    )
