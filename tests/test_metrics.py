@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from prefgym import metrics
 
-LOGITS = st.floats(-30, 30)
+LOGITS = st.floats(-30, 30).map(lambda value: round(value, 6))
 SHARES = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 
 
