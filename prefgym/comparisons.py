@@ -8,7 +8,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -33,27 +33,24 @@ class Labels(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparisons:
-    """A batch of ``B`` answered pairs, as a struct of numpy arrays.
+    """A batch of ``B`` answered pairs, as a struct of numpy arrays, ``[B]`` each.
 
-    Every column but ``a``, ``b`` and ``meaning`` takes a number or anything that numpy turns into
-    an array ``[B]``.
+    A column of one value counts for all pairs. Columns left out have that one value.
     """
 
     a: Segments
     """The first segments, ``B`` of them."""
     b: Segments
     """The second segments; ``a[i]`` was compared with ``b[i]``."""
-    label: Float[np.ndarray, " batch"]
+    label: np.ndarray
     """P(a ≻ b) in [0, 1]; a tie is ½."""
-    rater_id: Int[np.ndarray, " batch"] = field(default_factory=lambda: np.zeros(1, np.int64))
+    rater_id: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     """Who answered."""
-    weight: Float[np.ndarray, " batch"] = field(default_factory=lambda: np.ones(1))
+    weight: np.ndarray = field(default_factory=lambda: np.ones(1))
     """How much a loss counts the comparison, at least 0."""
-    strength: Float[np.ndarray, " batch"] = field(default_factory=lambda: np.full(1, np.nan))
+    strength: np.ndarray = field(default_factory=lambda: np.full(1, np.nan))
     """How much better the preferred one is, in the rater's own unit; NaN where nobody said."""
-    query_id: Int[np.ndarray, " batch"] = field(
-        default_factory=lambda: np.full(1, UNNUMBERED, np.int64)
-    )
+    query_id: np.ndarray = field(default_factory=lambda: np.full(1, UNNUMBERED, np.int64))
     """Number of the question; several raters may answer one. ``UNNUMBERED`` (−1) until given."""
     meaning: str = "unknown"
     """What the label speaks about: "partial-return", "discounted-return", "regret", "human", ..."""
@@ -83,21 +80,21 @@ class Comparisons:
         """Size and meaning, not values."""
         return f"Comparisons({len(self)} pairs, meaning={self.meaning!r}, a={self.a!r})"
 
-    def take(self, index: Any) -> Self:
+    def take(self, index: Any) -> "Comparisons":
         """The comparisons at ``index`` (integers, booleans or a slice), as a new batch."""
         columns = {name: getattr(self, name)[index] for name in _COLUMNS}
         return replace(self, a=self.a.take(index), b=self.b.take(index), **columns)
 
-    def swapped(self) -> Self:
+    def swapped(self) -> "Comparisons":
         """The same judgements with the two sides exchanged: P(b ≻ a) = 1 − P(a ≻ b)."""
         return replace(self, a=self.b, b=self.a, label=1.0 - self.label)
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: Any) -> "Comparisons":
         """A copy with some fields exchanged."""
         return replace(self, **changes)
 
     @classmethod
-    def concatenate(cls, batches: Sequence[Self]) -> Self:
+    def concatenate(cls, batches: Sequence["Comparisons"]) -> "Comparisons":
         """One batch after the other, segments padded to the longest.
 
         Raises:
@@ -158,7 +155,7 @@ class PreferenceDataset:
         self._load()
 
     @classmethod
-    def open(cls, directory: Path | str) -> Self:
+    def open(cls, directory: Path | str) -> "PreferenceDataset":
         """The data set in a directory; it may be read while another process writes to it.
 
         Raises:
@@ -290,7 +287,7 @@ class PreferenceDataset:
         )
         return Recorded(answered | np.isin(query_ids, skipped), labels)
 
-    def truncated_to(self, count: int, skipped: int) -> Self:
+    def truncated_to(self, count: int, skipped: int) -> "PreferenceDataset":
         """Go back to the first comparisons and skips, in memory; the disk keeps all.
 
         For resuming from a checkpoint: the run asks again what came after it, and nothing of that
@@ -350,9 +347,11 @@ class PreferenceDataset:
                 "comparisons of different environments in different data sets."
             )
         unnumbered = batch.query_id == UNNUMBERED
-        following = max(self.next_query_id, int(batch.query_id.max()) + 1)
-        numbers = following + np.cumsum(unnumbered) - 1
-        return batch.replace(query_id=np.where(unnumbered, numbers, batch.query_id))
+        if unnumbered.any():
+            following = max(self.next_query_id, int(batch.query_id.max()) + 1)
+            numbers = following + np.cumsum(unnumbered) - 1
+            batch = batch.replace(query_id=np.where(unnumbered, numbers, batch.query_id))
+        return batch
 
     def _layout(self) -> dict[str, Any]:
         if self._files is not None:
