@@ -1,0 +1,245 @@
+"""Exact planning in batches of tabular MDPs: V*, Q*, policy values, successor features, returns.
+
+All functions work on a whole batch at once, with no Python loop over the MDPs. They are exact up to
+rounding: nothing is stopped at a tolerance of value iteration.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from prefgym_envs.tabular_mdps import TabularMDPs
+
+MDPS_PER_CHUNK = 64
+"""Linear systems solved together: bounds the memory to 64 matrices of states × states."""
+
+SWEEPS_PER_ROUND = 16
+"""Of value iteration before a policy is evaluated: about the longest way through a small board."""
+
+
+class Values(NamedTuple):
+    """Optimal values, in units of reward: 0 in absorbing states."""
+
+    v: Float[np.ndarray, " mdps states"]
+    q: Float[np.ndarray, " mdps states actions"]
+
+
+def solve(mdps: TabularMDPs) -> Values:
+    """Optimal values V* and Q*, for all MDPs together.
+
+    Rounds of value iteration, each followed by the exact values of the greedy policy, until these
+    fulfil the optimality equation: max_s |V − max_a (r + γ E V')| ≤ 1e-11 · (1 + max |V|). Starting
+    below V*, no round can make a policy worse. With deterministic transitions the values of a
+    policy come from path doubling (sums over the first 1, 2, 4, ... steps of every state's path),
+    otherwise from linear systems.
+    Source: Puterman and Shin (1978), Modified policy iteration algorithms.
+    """
+    world = _flat(mdps)
+    values = np.full(len(world.kept) + 1, min(0.0, mdps.rewards.min()) / (1.0 - mdps.discount))
+    values[-1] = 0.0
+    while True:
+        for _ in range(SWEEPS_PER_ROUND):
+            values = world.action_values(values).max(0)
+        policy = world.action_values(values).argmax(0)
+        values = _policy_values(mdps, world, policy)
+        action_values = world.action_values(values)
+        best = action_values.max(0)
+        if (best - values).max() <= 1e-11 * (1.0 + np.abs(values).max()):
+            return Values(
+                world.unflat(best).reshape(mdps.next_state.shape[:2]),
+                world.unflat(action_values.T).reshape(mdps.next_state.shape[:3]),
+            )
+
+
+def greedy(
+    q: Float[np.ndarray, " mdps states actions"], tolerance: float = 1e-8
+) -> Float[np.ndarray, " mdps states actions"]:
+    """Probabilities of the policy that mixes all best actions uniformly.
+
+    Args:
+        q: value of each action, in units of reward.
+        tolerance: actions that are worse than the best by no more than this count as tied.
+    """
+    best = q >= q.max(-1, keepdims=True) - tolerance
+    policy: np.ndarray = best / best.sum(-1, keepdims=True)
+    return policy
+
+
+def uniform(mdps: TabularMDPs) -> Float[np.ndarray, " mdps states actions"]:
+    """Probabilities of the policy that takes every action equally often."""
+    return np.full(mdps.next_state.shape[:3], 1.0 / mdps.actions)
+
+
+def successor_features(
+    mdps: TabularMDPs, policy: Float[np.ndarray, " mdps states actions"]
+) -> Float[np.ndarray, " mdps states features"]:
+    """Expected discounted sum of the features from each state on: V^π = ψ · weights.
+
+    Source: Barreto et al. (2017), Successor features for transfer, eq. 3, arXiv:1606.05312.
+
+    Args:
+        mdps: the MDPs; their weights play no part.
+        policy: probability of each action in each state.
+
+    Raises:
+        ValueError: the policy has another shape, or its rows are not probabilities.
+    """
+    _check_policy(mdps, policy)
+    expected = np.einsum("msao,msaof,msa->msf", mdps.probability, mdps.features, policy)
+    return _discounted_sums(mdps, policy, expected)
+
+
+def evaluate(
+    mdps: TabularMDPs, policy: Float[np.ndarray, " mdps states actions"]
+) -> Float[np.ndarray, " mdps states"]:
+    """V^π: the expected discounted return of a policy from each state, in units of reward.
+
+    Raises:
+        ValueError: the policy has another shape, or its rows are not probabilities.
+    """
+    _check_policy(mdps, policy)
+    expected = np.einsum("msa,msa->ms", mdps.rewards, policy)
+    return _discounted_sums(mdps, policy, expected[..., None])[..., 0]
+
+
+def returns(
+    mdps: TabularMDPs, policy: Float[np.ndarray, " mdps states actions"]
+) -> Float[np.ndarray, " mdps"]:
+    """J(π): the mean of V^π over the start states, in units of reward."""
+    means: np.ndarray = np.einsum("ms,ms->m", mdps.start, evaluate(mdps, policy))
+    return means
+
+
+def scaled_returns(
+    mdps: TabularMDPs, policy: Float[np.ndarray, " mdps states actions"]
+) -> Float[np.ndarray, " mdps"]:
+    """(J(π) − J(random)) / (J* − J(random)): 0 for random actions, 1 for an optimal policy.
+
+    Where no policy is better than random actions, every policy scores 1.
+    Source: Knox et al. (2022), arXiv:2206.02231.
+    """
+    worst = returns(mdps, uniform(mdps))
+    span = np.einsum("ms,ms->m", mdps.start, solve(mdps).v) - worst
+    gained = returns(mdps, policy) - worst
+    nothing_to_gain = span <= 1e-9 * (1 + np.abs(worst))
+    return np.where(nothing_to_gain, 1.0, gained / np.where(nothing_to_gain, 1.0, span))
+
+
+class _FlatMDPs(NamedTuple):
+    """All MDPs as one: outcomes and actions first, then the states of the whole batch in one row.
+
+    Absorbing states (and the padding of smaller MDPs) share the last column, whose value is 0.
+    """
+
+    reward: Float[np.ndarray, " actions columns"]
+    ahead: Int[np.ndarray, " outcomes actions columns"]
+    """Column of each outcome's next state; deterministic transitions keep one outcome."""
+    chance: Float[np.ndarray, " outcomes actions columns"]
+    """Discount × probability of each outcome."""
+    kept: Int[np.ndarray, " kept"]
+    """Which state (MDP · states + state) each column but the last one is."""
+    rows: int
+    """MDPs × states."""
+
+    def action_values(
+        self, values: Float[np.ndarray, " columns"]
+    ) -> Float[np.ndarray, " actions columns"]:
+        """Q: reward plus discounted value of what follows."""
+        total = self.reward
+        for ahead, chance in zip(self.ahead, self.chance, strict=True):
+            total = total + chance * values.take(ahead)
+        return total
+
+    def unflat(self, columns: np.ndarray) -> np.ndarray:
+        """One entry per state again, zeros in absorbing states."""
+        whole = np.zeros((self.rows, *columns.shape[1:]), columns.dtype)
+        whole[self.kept] = columns[:-1]
+        return whole
+
+
+def _flat(mdps: TabularMDPs) -> _FlatMDPs:
+    rows = len(mdps) * mdps.states
+    outcomes = 1 if mdps.deterministic else mdps.next_state.shape[3]
+    first = mdps.states * np.arange(len(mdps)).reshape(-1, 1, 1, 1)
+    ahead = (mdps.next_state[..., :outcomes] + first).reshape(rows, mdps.actions, outcomes)
+    reward = mdps.rewards.reshape(rows, mdps.actions)
+    stays = (ahead == np.arange(rows).reshape(-1, 1, 1)).all((1, 2))
+    kept = np.flatnonzero(~stays | reward.any(1))
+    column = np.full(rows, len(kept))
+    column[kept] = np.arange(len(kept))
+    chance = np.ones((len(kept), mdps.actions, 1))
+    if not mdps.deterministic:
+        chance = mdps.probability.reshape(ahead.shape)[kept]
+    sink = ((0, 0), (0, 0), (0, 1))
+    return _FlatMDPs(
+        reward=np.pad(reward[kept].T, sink[1:]),
+        ahead=np.pad(column[ahead[kept]].transpose(2, 1, 0), sink, constant_values=len(kept)),
+        chance=np.pad(mdps.discount * chance.transpose(2, 1, 0), sink),
+        kept=kept,
+        rows=rows,
+    )
+
+
+def _policy_values(
+    mdps: TabularMDPs, world: _FlatMDPs, policy: Int[np.ndarray, " columns"]
+) -> Float[np.ndarray, " columns"]:
+    """The values of the policy that always takes one action per state."""
+    if not mdps.deterministic:
+        chosen = np.eye(mdps.actions)[world.unflat(policy)].reshape(mdps.next_state.shape[:3])
+        return np.append(evaluate(mdps, chosen).reshape(-1)[world.kept], 0.0)
+    columns = np.arange(len(policy))
+    values: np.ndarray = world.reward[policy, columns]
+    ahead = world.ahead[0, policy, columns]
+    weight = mdps.discount
+    while weight > 1e-20:
+        later = weight * values.take(ahead)
+        if not later.any():
+            break
+        values = values + later
+        ahead = ahead.take(ahead)
+        weight *= weight
+    return values
+
+
+def _check_policy(mdps: TabularMDPs, policy: Float[np.ndarray, " mdps states actions"]) -> None:
+    if policy.shape != mdps.next_state.shape[:3]:
+        raise ValueError(
+            f"The policy has shape {policy.shape}, but (MDPs, states, actions) is "
+            f"{mdps.next_state.shape[:3]}; give the probability of each action in each state."
+        )
+    if not (policy >= 0).all() or not np.allclose(policy.sum(-1), 1.0, rtol=0, atol=1e-6):
+        raise ValueError(
+            "Every row of a policy must hold non-negative probabilities that sum to 1."
+        )
+
+
+def _discounted_sums(
+    mdps: TabularMDPs,
+    policy: Float[np.ndarray, " mdps states actions"],
+    each: Float[np.ndarray, " mdps states features"],
+) -> Float[np.ndarray, " mdps states features"]:
+    """Solve (I − γ P^π) x = each, a chunk of MDPs at a time."""
+    sums = np.empty_like(each)
+    for begin in range(0, len(mdps), MDPS_PER_CHUNK):
+        chunk = slice(begin, begin + MDPS_PER_CHUNK)
+        system = _transitions(mdps, policy, chunk)
+        system *= -mdps.discount
+        diagonal = np.arange(mdps.states)
+        system[:, diagonal, diagonal] += 1.0
+        sums[chunk] = np.linalg.solve(system, each[chunk])
+    return sums
+
+
+def _transitions(
+    mdps: TabularMDPs, policy: Float[np.ndarray, " mdps states actions"], chunk: slice
+) -> Float[np.ndarray, " chunk states states"]:
+    """P^π of some of the MDPs, row = from, column = to."""
+    ahead = mdps.next_state[chunk]
+    rows = np.arange(len(ahead) * mdps.states).reshape(len(ahead), mdps.states, 1, 1)
+    mass = mdps.probability[chunk] * policy[chunk, :, :, None]
+    shape = (len(ahead), mdps.states, mdps.states)
+    flat = np.bincount(
+        (rows * mdps.states + ahead).ravel(), mass.ravel(), minlength=int(np.prod(shape))
+    )
+    return flat.reshape(shape)
