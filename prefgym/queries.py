@@ -78,7 +78,10 @@ def k_centre(
     picks = np.empty(count, dtype=np.int64)
     if not count:
         return picks
-    nearest = np.full(len(features), np.inf)
+    origin = features[0]  # a shift loses no digits where all rows are far from zero
+    rows = features - origin
+    norms = (rows**2).sum(1)
+    nearest = np.full(len(rows), np.inf)
     if centres is not None and len(centres):
         centres = _finite("centres", centres, "[known, dim]")
         if centres.shape[1] != features.shape[1]:
@@ -86,13 +89,14 @@ def k_centre(
                 f"k_centre: centres have {centres.shape[1]} features, the pool has "
                 f"{features.shape[1]}; describe both in the same way."
             )
-        nearest = _nearest(features, centres)
+        nearest = _nearest(rows, norms, centres - origin)
         picks[0] = nearest.argmax()
     else:
-        picks[0] = rng.integers(len(features))
+        picks[0] = rng.integers(len(rows))
     for done in range(1, count):
         newest = picks[done - 1]
-        np.minimum(nearest, ((features - features[newest]) ** 2).sum(1), out=nearest)
+        to_newest = np.maximum(norms + norms[newest] - 2.0 * (rows @ rows[newest]), 0.0)
+        np.minimum(nearest, to_newest, out=nearest)
         nearest[newest] = -1.0  # never again, even where the pool repeats a row
         picks[done] = nearest.argmax()
     return picks
@@ -200,19 +204,17 @@ def _highest(scores: np.ndarray, count: int) -> np.ndarray:
     return np.argsort(-scores, kind="stable")[:count]
 
 
-def _nearest(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Squared distance of every row of ``features`` to the nearest row of ``centres``."""
-    origin = features[0]  # a shift loses no digits where the values are near each other
-    features, centres = features - origin, centres - origin
-    norms = (centres**2).sum(1)
-    rows = max(1, _BLOCK // len(centres))
+def _nearest(rows: np.ndarray, norms: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Squared distance of every row to the nearest centre; ``norms`` are the rows' squared."""
+    centre_norms = (centres**2).sum(1)
+    at_once = max(1, _BLOCK // len(centres))
     nearest = np.concatenate(
         [
-            (norms - 2.0 * features[at : at + rows] @ centres.T).min(1)
-            for at in range(0, len(features), rows)
+            (centre_norms - 2.0 * rows[at : at + at_once] @ centres.T).min(1)
+            for at in range(0, len(rows), at_once)
         ]
     )
-    distances: np.ndarray = np.maximum(nearest + (features**2).sum(1), 0.0)
+    distances: np.ndarray = np.maximum(nearest + norms, 0.0)
     return distances
 
 
