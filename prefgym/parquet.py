@@ -75,6 +75,10 @@ class _Part(NamedTuple):
     def last(self) -> int:
         return int(self.path.stem.split("-")[2])
 
+    @property
+    def level(self) -> int:
+        return int(self.header["level"])
+
 
 class PreferenceFiles:
     """The files of one directory: an index in memory, appends that are durable when they return.
@@ -172,8 +176,8 @@ class PreferenceFiles:
             part = self._write(number, number, arrays, growing, meaning, skipped)
             self._add(part, arrays)
             self._current = True
-            while self._tail_is_full():
-                self._merge(self._parts[-MERGED_AT_ONCE:])
+            while full := self._full_tail():
+                self._merge(full)
 
     def read(self) -> tuple[dict[str, np.ndarray], str]:
         """All rows, in the order of their appends, and what their labels mean.
@@ -245,9 +249,15 @@ class PreferenceFiles:
         self.skipped.extend(part.header["skipped"])
         self._parts.append(part)
 
-    def _tail_is_full(self) -> bool:
-        tail = self._parts[-MERGED_AT_ONCE:]
-        return len(tail) == MERGED_AT_ONCE and len({part.header["level"] for part in tail}) == 1
+    def _full_tail(self) -> list[_Part]:
+        """The newest files, if so many of one level are among them that they should be merged."""
+        levels = [part.level for part in self._parts]
+        for level in sorted(set(levels)):
+            higher = [at for at, one in enumerate(levels) if one > level]
+            tail = slice(higher[-1] + 1 if higher else 0, None)
+            if levels[tail].count(level) >= MERGED_AT_ONCE:
+                return self._parts[tail]
+        return []
 
     def _merge(self, parts: list[_Part]) -> None:
         """Exchange files that follow each other for one; a kill at any point changes no row."""
@@ -261,7 +271,7 @@ class PreferenceFiles:
             self.meaning,
             [one for part in parts for one in part.header["skipped"]],
             replaces=[part.path.name for part in parts],
-            level=max(part.header["level"] for part in parts) + 1,
+            level=max(part.level for part in parts) + 1,
         )
         self._parts = [*self._parts[: self._parts.index(parts[0])], merged]
         for part in parts:
