@@ -17,12 +17,8 @@ from torch import Tensor, nn
 
 from prefgym.comparisons import Comparisons
 from prefgym.losses import PairLoss, logistic
-from prefgym.models.encoders import as_tensor
+from prefgym.models.encoders import as_tensor, rows_at_once
 from prefgym.segments import Segments
-
-CACHE_NUMBERS = 1 << 22
-"""Hidden numbers that one backward pass may keep on a CPU: 16 MiB, about its cache. A minibatch
-that needs more is cut and its gradients are added up, which is worth a fifth of the time."""
 
 
 class Pairs(NamedTuple):
@@ -188,9 +184,9 @@ def _epoch(
 
 
 def _blocks(model: PreferenceModel, table: _Table, first: int, last: int) -> list[slice]:
-    """The pairs from ``first`` to ``last`` in parts whose gradients fit into the cache."""
-    kept = model.members * 2 * table.steps * max(1, model.kept_per_step)
-    most = last - first if model.device.type != "cpu" else max(1, CACHE_NUMBERS // kept)
+    """The pairs from ``first`` to ``last``, in parts of bounded memory with added gradients."""
+    kept = model.members * 2 * table.steps * model.kept_per_step
+    most = rows_at_once(kept, model.device)
     parts = math.ceil((last - first) / most)
     edges = [first + (last - first) * part // parts for part in range(parts + 1)]
     return [slice(low, high) for low, high in pairwise(edges)]

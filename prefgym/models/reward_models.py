@@ -13,14 +13,11 @@ from gymnasium import Space
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prefgym.models.encoders import MLPEncoder, StepFeatures, as_tensor
+from prefgym.models.encoders import MLPEncoder, StepFeatures, as_tensor, rows_at_once
 from prefgym.models.fit import Pairs
 from prefgym.models.heads import RewardHead, ScalarHead
 from prefgym.rewards import CONSTANT, Aggregator, mean_reward
 from prefgym.segments import Segments
-
-BLOCK_NUMBERS = 1 << 22
-"""Hidden numbers computed at once where no gradient is needed: 16 MiB, about a CPU's cache."""
 
 LIMIT = 10.0
 """Normalised features are held within this many standard deviations of their mean."""
@@ -179,7 +176,7 @@ class RewardModel(nn.Module):
     def _outputs(self, segments: Segments) -> Tensor:
         """``[members, batch, steps, width]``, computed in blocks of bounded memory."""
         rows = self.features(segments)
-        block = max(1, BLOCK_NUMBERS // (self.members * max(self.encoder.hidden, default=1)))
+        block = rows_at_once(self.members * self.kept_per_step, self.device)
         parts = [part.expand(self.members, -1, -1) for part in rows.flatten(0, 1).split(block)]
         outputs: Tensor = torch.cat([self.encoder(part) for part in parts], 1)
         steps: Tensor = outputs.unflatten(1, rows.shape[:2])

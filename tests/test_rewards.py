@@ -1,0 +1,102 @@
+"""Transforms and aggregates of rewards: laws and closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefgym import rewards
+
+
+def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rewards and a mask with rows of every length from 1 to 6."""
+    values = torch.randn(6, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    mask = torch.arange(6)[None] <= torch.arange(6)[:, None]
+    return values * mask, mask
+
+
+@given(seed=st.integers(0, 100), shift=st.floats(-10, 10), scale=st.floats(0.1, 10))
+def test_standardised_forgets_shift_and_scale(seed: int, shift: float, scale: float) -> None:
+    values, mask = batch(seed)
+    moved = rewards.standardised((values * scale + shift) * mask, mask)
+    torch.testing.assert_close(moved, rewards.standardised(values, mask))
+    assert moved[mask].mean().item() == pytest.approx(0.0, abs=1e-9)
+    assert moved[mask].std(correction=0).item() == pytest.approx(1.0)
+    assert not moved[~mask].any()
+
+
+def test_centred_keeps_differences() -> None:
+    values, mask = batch()
+    moved = rewards.centred(values, mask)
+    gaps = moved[mask][1:] - moved[mask][:-1]
+    torch.testing.assert_close(gaps, values[mask][1:] - values[mask][:-1])
+    assert moved[mask].sum().item() == pytest.approx(0.0, abs=1e-9)
+    assert not moved[~mask].any()
+
+
+def test_a_constant_reward_becomes_zero() -> None:
+    _, mask = batch()
+    assert not rewards.standardised(3.0 * mask, mask).any()
+
+
+def test_clipped() -> None:
+    values = torch.tensor([-3.0, 0.5, 2.0])
+    assert rewards.clipped(values, -1.0, 1.0).tolist() == [-1.0, 0.5, 1.0]
+    with pytest.raises(ValueError, match=r"low is 1.0 and high 1.0; wanted low < high"):
+        rewards.clipped(values, 1.0, 1.0)
+
+
+def test_aggregates_by_hand() -> None:
+    members = torch.tensor([[1.0, 4.0], [3.0, 4.0], [5.0, 1.0]])
+    assert rewards.mean_reward(members).tolist() == [3.0, 3.0]
+    assert rewards.worst_reward(members).tolist() == [1.0, 1.0]
+    cautious = rewards.cautious_reward(members, penalty=0.5)
+    torch.testing.assert_close(cautious, torch.tensor([3.0 - 0.5 * 8 / 3, 3.0 - 0.5 * 2.0]))
+    with pytest.raises(ValueError, match=r"penalty is -1.0, wanted 0 or more"):
+        rewards.cautious_reward(members, penalty=-1.0)
+
+
+def test_members_that_agree_leave_every_aggregate_the_same() -> None:
+    one = batch()[0]
+    members = one.expand(4, -1, -1)
+    for aggregate in (rewards.mean_reward, rewards.worst_reward, rewards.cautious_reward):
+        torch.testing.assert_close(aggregate(members), one)
+
+
+def test_the_order_of_members_does_not_matter() -> None:
+    members = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    for aggregate in (rewards.mean_reward, rewards.worst_reward, rewards.cautious_reward):
+        torch.testing.assert_close(aggregate(members), aggregate(members.flip(0)))
+
+
+def test_state_entropy_on_a_line() -> None:
+    seen = np.array([[0.0], [1.0], [2.0], [5.0]])
+    scale = float(seen.std())
+    states = np.array([[[0.0], [2.5]]])
+    new = rewards.state_entropy(states, seen, neighbours=2)
+    expected = torch.tensor([[math.log1p(1.0 / scale), math.log1p(1.5 / scale)]])
+    torch.testing.assert_close(new, expected)
+
+
+def test_state_entropy_of_a_repeated_state_is_zero_and_a_far_one_is_newer() -> None:
+    seen = np.random.default_rng(0).standard_normal((50, 2, 3)).astype(np.float32)
+    states = np.stack([seen[:1], seen[:1] + 9.0], 1)
+    new = rewards.state_entropy(states, seen, neighbours=1)
+    assert new.shape == (1, 2)
+    assert new[0, 0].item() == pytest.approx(0.0, abs=1e-3)
+    assert new[0, 1] > 1.0
+
+
+def test_state_entropy_forgets_the_unit_of_a_coordinate(rng: np.random.Generator) -> None:
+    seen, states = rng.standard_normal((40, 2)), rng.standard_normal((3, 4, 2))
+    unit = np.array([1.0, 1e3])
+    here = rewards.state_entropy(states, seen)
+    torch.testing.assert_close(here, rewards.state_entropy(states * unit, seen * unit))
+
+
+def test_state_entropy_wants_something_to_compare_with() -> None:
+    with pytest.raises(ValueError, match="got 0 states to compare with"):
+        rewards.state_entropy(np.zeros((1, 1, 2)), np.zeros((0, 2)))
