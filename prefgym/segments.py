@@ -7,7 +7,7 @@ actions taken so far are the state, so that ``observations`` may be absent.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +52,10 @@ class Segments:
             raise ValueError(
                 f"Segments: mask has shape {tuple(self.mask.shape)}, wanted [batch, steps]."
             )
+        if str(self.mask.dtype).removeprefix("torch.") != "bool":
+            raise ValueError(
+                f"Segments: mask is of type {self.mask.dtype}, wanted booleans; pass mask > 0."
+            )
         shape = tuple(self.mask.shape)
         for name, value in self._present():
             wanted = shape if _stepwise(name) else shape[:1]
@@ -84,21 +88,21 @@ class Segments:
         """Real steps of each segment, ``[B]``."""
         return self.mask.sum(1)
 
-    def take(self, index: Array) -> Self:
+    def take(self, index: Array) -> "Segments":
         """The segments at ``index`` (integers, booleans or a slice), as a new batch."""
         return self._map(lambda _, value: value[index])
 
-    def numpy(self) -> Self:
+    def numpy(self) -> "Segments":
         """The same batch as numpy arrays."""
         return self._map(lambda _, value: _as_numpy(value))
 
-    def to(self, device: Any) -> Self:
+    def to(self, device: Any) -> "Segments":
         """The same batch as torch tensors on ``device``."""
         import torch  # here, so that environments and raters work without loading torch
 
-        return self._map(lambda _, value: torch.as_tensor(value).to(device))
+        return self._map(lambda _, value: torch.as_tensor(_writable(value)).to(device))
 
-    def padded(self, steps: int) -> Self:
+    def padded(self, steps: int) -> "Segments":
         """The same segments in rows of ``steps`` steps (at least as many as there are now).
 
         Raises:
@@ -114,16 +118,17 @@ class Segments:
             )
         return self._map(lambda name, value: _grow(value, missing) if _stepwise(name) else value)
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: Any) -> "Segments":
         """A copy with some arrays exchanged."""
         return replace(self, **changes)
 
     @classmethod
-    def concatenate(cls, batches: Sequence[Self]) -> Self:
+    def concatenate(cls, batches: Sequence["Segments"]) -> "Segments":
         """One batch after the other, padded to the longest row.
 
         Raises:
-            ValueError: nothing to join, or one batch has an array that another lacks.
+            ValueError: nothing to join, one batch has an array that another lacks, or the arrays
+                differ in what one step or one context looks like.
         """
         if not batches:
             raise ValueError("Segments.concatenate: got no batches; give at least one.")
@@ -138,6 +143,14 @@ class Segments:
                     f"Segments.concatenate: only some of the batches have {odd}; give all of them "
                     "the same arrays."
                 )
+            for name, value in row.items():
+                wanted = tuple(rows[0][name].shape)
+                if tuple(value.shape[1:]) != wanted[1:]:
+                    raise ValueError(
+                        f"Segments.concatenate: {name} has shape {tuple(value.shape)} in one batch"
+                        f" and {wanted} in another; all but the first number must agree, so join"
+                        " segments of one environment only."
+                    )
         return cls._assembled({name: _join([row[name] for row in rows]) for name in rows[0]})
 
     def _present(self) -> list[tuple[str, Array]]:
@@ -145,11 +158,11 @@ class Segments:
         plain = [(name, value) for name, value in named if name != "factors" and value is not None]
         return plain + [(f"factors/{name}", value) for name, value in self.factors.items()]
 
-    def _map(self, change: Any) -> Self:
+    def _map(self, change: Any) -> "Segments":
         return self._assembled({name: change(name, value) for name, value in self._present()})
 
     @classmethod
-    def _assembled(cls, arrays: Mapping[str, Array]) -> Self:
+    def _assembled(cls, arrays: Mapping[str, Array]) -> "Segments":
         plain = {name: value for name, value in arrays.items() if not name.startswith("factors/")}
         factors = {
             name.removeprefix("factors/"): value
@@ -163,7 +176,7 @@ class Segments:
         return dict(self._present())
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> "Segments":
         """The batch that :meth:`arrays` was taken from."""
         return cls._assembled(arrays)
 
@@ -174,6 +187,11 @@ def _stepwise(name: str) -> bool:
 
 def _as_numpy(value: Array) -> Array:
     return value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()
+
+
+def _writable(value: Array) -> Array:
+    """The same array; a copy where torch cannot share it (read-only, or strides below 0)."""
+    return np.require(value, requirements=["C", "W"]) if isinstance(value, np.ndarray) else value
 
 
 def _grow(value: Array, missing: int) -> Array:

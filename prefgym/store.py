@@ -61,13 +61,20 @@ class EpisodeStore:
                 f"EpisodeStore: got lanes={lanes} and capacity={capacity}; wanted at least one lane"
                 " of at least two rows."
             )
+        self.observation_space, self.action_space = observation_space, action_space
         self.lanes, self.capacity = lanes, capacity
         self.factor_names = tuple(factor_names)
         shape = (lanes, capacity)
-        self.observations = np.zeros((*shape, *observation_space.shape), observation_space.dtype)
-        self.actions = np.zeros((*shape, *action_space.shape), action_space.dtype)
-        self.rewards = np.zeros(shape, np.float64)
-        self.factors = {name: np.zeros(shape, np.float64) for name in self.factor_names}
+        try:
+            self.observations = _column(shape, observation_space)
+            self.actions = _column(shape, action_space)
+            self.rewards = np.zeros(shape, np.float64)
+            self.factors = {name: np.zeros(shape, np.float64) for name in self.factor_names}
+        except MemoryError as error:
+            raise ValueError(
+                f"EpisodeStore: {lanes} x {capacity} steps of this environment do not fit into"
+                f" memory ({error}); choose a smaller capacity."
+            ) from error
         self.head = np.zeros(lanes, np.int64)
         """Row of each lane that is written next, counted since the beginning."""
         self.total_steps = 0
@@ -87,6 +94,7 @@ class EpisodeStore:
         context_id: Int[np.ndarray, " n"] | None = None,
     ) -> None:
         """Open an episode in each of ``lanes``; one still open there counts as truncated."""
+        self._check_shape("observation", observations, self.observations)
         self.interrupt(lanes)
         rows = self.head[lanes]
         self.observations[lanes, rows % self.capacity] = observations
@@ -105,21 +113,17 @@ class EpisodeStore:
         """Add one step to the open episode of each lane, and close the episodes that ended.
 
         Raises:
-            ValueError: a reward is NaN or infinite, or no episode is open in a lane.
+            ValueError: a reward or an action is NaN or infinite, a shape is not that of its space,
+                a factor is missing, or no episode is open in a lane.
         """
-        if not np.isfinite(rewards).all():
-            raise ValueError(
-                f"The environment returned the rewards {rewards}; preferences need finite rewards,"
-                " so mend the environment's reward function."
-            )
+        self._check_step(actions, rewards, next_observations)
         if (self._current[lanes] < 0).any():
             raise ValueError("A step came before reset(); call reset() before the first step().")
         rows = self.head[lanes]
         here = rows % self.capacity
         self.actions[lanes, here] = actions
         self.rewards[lanes, here] = rewards
-        for name, column in self.factors.items():
-            column[lanes, here] = 0.0 if factors is None else factors[name]
+        self._write_factors(lanes, here, factors)
         self.observations[lanes, (rows + 1) % self.capacity] = next_observations
         self.head[lanes] = rows + 1
         self._episodes.grow(self._current[lanes])
@@ -135,6 +139,49 @@ class EpisodeStore:
         still_open = lanes[self._current[lanes] >= 0]
         if len(still_open):
             self._close(still_open, np.full(len(still_open), TRUNCATED, np.int8))
+
+    def _check_step(
+        self,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        observations: np.ndarray,
+    ) -> None:
+        """Refuse a step before any of it is written."""
+        self._check_shape("action", actions, self.actions)
+        self._check_shape("observation", observations, self.observations)
+        if self.actions.dtype.kind == "f" and not np.isfinite(actions).all():
+            raise ValueError(
+                f"step() got the actions {actions.tolist()}; wanted finite numbers, so look for the"
+                " NaN or infinity in the policy that chose them."
+            )
+        if not np.isfinite(rewards).all():
+            raise ValueError(
+                f"The environment returned the rewards {rewards.tolist()}; preferences need finite"
+                " rewards, so mend the environment's reward function."
+            )
+
+    def _write_factors(
+        self,
+        lanes: Int[np.ndarray, " n"],
+        here: Int[np.ndarray, " n"],
+        factors: Mapping[str, Shaped[np.ndarray, " n"]] | None,
+    ) -> None:
+        try:
+            for name, column in self.factors.items():
+                column[lanes, here] = 0.0 if factors is None else factors[name]
+        except KeyError as error:
+            raise ValueError(
+                f"The environment names the factors {list(self.factors)}, but {error} is not in its"
+                ' info["factors"]; tell all of them at every step.'
+            ) from error
+
+    @staticmethod
+    def _check_shape(what: str, values: np.ndarray, column: np.ndarray) -> None:
+        if values.shape[1:] != column.shape[2:]:
+            raise ValueError(
+                f"An {what} has shape {values.shape[1:]}, but its space says {column.shape[2:]};"
+                f" give {what}s of that shape."
+            )
 
     def _close(self, lanes: Int[np.ndarray, " n"], ends: Int[np.ndarray, " n"]) -> None:
         self._episodes.close(self._current[lanes], ends)
@@ -183,8 +230,10 @@ class EpisodeStore:
                 a time limit never give shorter segments.
 
         Raises:
-            ValueError: no episode is long enough yet.
+            ValueError: no episode is long enough yet, or ``steps`` is below 1.
         """
+        if steps < 1:
+            raise ValueError(f"Segments of {steps} steps were asked for; wanted at least one step.")
         begin, starts = self._usable(steps, recent, pad)
         reach = np.cumsum(starts)
         total = int(reach[-1]) if len(reach) else 0
@@ -204,7 +253,8 @@ class EpisodeStore:
         """Copy the segments at ``index`` out, in rows of ``steps`` steps.
 
         Raises:
-            ValueError: an episode is not there, or its rows were overwritten since.
+            ValueError: an episode is not there, its rows were overwritten since, or a segment
+                reaches beyond its episode.
         """
         table = self._episodes
         which = index.episode - table.dropped
@@ -213,6 +263,14 @@ class EpisodeStore:
         first, lane = table["first"][which], table["lane"][which]
         if (first + index.start < self._oldest()[lane]).any():
             raise ValueError(self._lost(index))
+        beyond = (index.start < 0) | (index.start + index.length > table["steps"][which])
+        if beyond.any():
+            odd = int(np.argmax(beyond))
+            raise ValueError(
+                f"Steps {index.start[odd]} to {index.start[odd] + index.length[odd]} of episode"
+                f" {index.episode[odd]} were asked for, which has {table['steps'][which][odd]};"
+                " a segment must lie within its episode."
+            )
         column = np.arange(steps)
         rows = (first + index.start)[:, None] + np.minimum(column, index.length[:, None] - 1)
         mask = column < index.length[:, None]
@@ -262,7 +320,8 @@ class EpisodeStore:
         """Whether the last step of each segment ended its episode for good (not by a limit)."""
         which = index.episode - self._episodes.dropped
         at_end = index.start + index.length == self._episodes["steps"][which]
-        return at_end & (self._episodes["end"][which] == TERMINATED)
+        ended: np.ndarray = at_end & (self._episodes["end"][which] == TERMINATED)
+        return ended
 
     def _oldest(self) -> Int[np.ndarray, " lanes"]:
         return np.maximum(self.head + 1 - self.capacity, 0)
@@ -299,12 +358,24 @@ class EpisodeStore:
         columns |= {f"factors/{name}": column for name, column in self.factors.items()}
         saved = {name: column[:, :used].copy() for name, column in columns.items()}
         saved |= {"head": self.head.copy(), "current": self._current.copy()}
+        saved["capacity"] = np.array(self.capacity)
         saved["total_steps"] = np.array(self.total_steps)
         saved["any_terminated"] = np.array(self.any_terminated)
         return saved | {f"episodes/{name}": one for name, one in self._episodes.state().items()}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go back to a :meth:`state` of a store of the same shape."""
+        """Go back to a :meth:`state` of a store that was made with the same arguments.
+
+        Raises:
+            ValueError: it has other lanes, another capacity or other factors.
+        """
+        theirs = (len(state["head"]), int(state["capacity"]), *_factors_in(state))
+        if theirs != (self.lanes, self.capacity, *sorted(self.factors)):
+            raise ValueError(
+                "EpisodeStore: the state has (lanes, capacity, factors) ="
+                f" {theirs}, and this store {(self.lanes, self.capacity, *sorted(self.factors))};"
+                " make the environment with the arguments that it had then."
+            )
         used = state["observations"].shape[1]
         self.observations[:, :used] = state["observations"]
         self.actions[:, :used] = state["actions"]
@@ -318,6 +389,15 @@ class EpisodeStore:
         self._episodes.restore(
             {k.removeprefix("episodes/"): v for k, v in state.items() if k.startswith("episodes/")}
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles hold the steps that were written, not the whole capacity."""
+        made_with = (self.observation_space, self.action_space, self.lanes, self.capacity)
+        return type(self), (*made_with, self.factor_names), self.state()
+
+    def __setstate__(self, state: Mapping[str, np.ndarray]) -> None:
+        """As :meth:`restore`."""
+        self.restore(state)
 
 
 class _EpisodeTable:
@@ -393,10 +473,18 @@ class _EpisodeTable:
         self.dropped += gone
 
 
+def _column(shape: tuple[int, int], space: gym.Space[Any]) -> np.ndarray:
+    return np.zeros((*shape, *(space.shape or ())), space.dtype)
+
+
 def _resized(column: np.ndarray, size: int) -> np.ndarray:
     grown = np.zeros(size, column.dtype)
     grown[: len(column)] = column
     return grown
+
+
+def _factors_in(state: Mapping[str, np.ndarray]) -> list[str]:
+    return sorted(k.removeprefix("factors/") for k in state if k.startswith("factors/"))
 
 
 def _masked(values: np.ndarray, mask: Bool[np.ndarray, " batch steps"]) -> np.ndarray:

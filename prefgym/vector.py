@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -48,14 +49,14 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
         self.single_action_space = first.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._batch_factors: Callable[..., dict[str, np.ndarray]] | None = (
-            first.get_wrapper_attr("batch_factors")
-            if first.has_wrapper_attr("batch_factors")
-            else None
+        named = first.has_wrapper_attr("factor_names")
+        self.factor_names: tuple[str, ...] = (
+            tuple(first.get_wrapper_attr("factor_names")) if named else ()
         )
+        """Names of the parts of the true reward."""
         shape, kind = self.single_observation_space.shape, self.single_observation_space.dtype
         self._observations = np.zeros((self.num_envs, *(shape or ())), kind)
-        self._seed = int(np.random.SeedSequence().generate_state(1)[0])
+        self._seeds = np.full(self.num_envs, _folded(None), np.uint64)
         self._played = np.zeros(self.num_envs, np.int64)
         self._ended = np.zeros(self.num_envs, np.bool_)
         self._log = _ActionLog(self.num_envs, self.single_action_space)
@@ -71,15 +72,15 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
         Args:
             seed: one integer for all lanes together; the k-th episode of each lane follows from it.
                 (A list is folded into one integer.)
-            options: ``{"reset_mask": bool[n]}`` resets some lanes only.
+            options: ``{"reset_mask": bool[n]}`` resets, and seeds, some lanes only.
+
+        Raises:
+            ValueError: a mask that is none, or another option: episodes are replayed from seeds.
         """
+        mask = self._reset_mask(options or {})
         if seed is not None:
-            entropy = seed if isinstance(seed, int) else [0 if s is None else s for s in seed]
-            self._seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-            self._played[:] = 0
-        mask = np.ones(self.num_envs, np.bool_)
-        if options is not None and "reset_mask" in options:
-            mask = np.asarray(options["reset_mask"], np.bool_)
+            self._seeds[mask] = _folded(seed)
+            self._played[mask] = 0
         self._begin(mask)
         return self._observations.copy(), {}
 
@@ -87,12 +88,7 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
         self, actions: Any
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step every lane; what happens to lanes that ended is the autoreset mode's to say."""
-        actions = np.asarray(actions, self.single_action_space.dtype)
-        if len(actions) != self.num_envs:
-            raise ValueError(
-                f"step() got actions of shape {actions.shape}; wanted one per environment, "
-                f"{self.num_envs} in all."
-            )
+        actions = self._checked(actions)
         acting = ~self._ended
         if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():
             raise ValueError(
@@ -102,17 +98,16 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, np.bool_)
         truncated = np.zeros(self.num_envs, np.bool_)
-        before = self._observations.copy()
         self._log.append(acting, actions)
-        told: list[Mapping[str, float]] = [{}] * self.num_envs
+        told: list[Mapping[str, float] | None] = [None] * self.num_envs
         for lane, env in enumerate(self.envs):
             if acting[lane]:
                 observation, reward, terminated[lane], truncated[lane], info = env.step(
                     actions[lane]
                 )
                 self._observations[lane], rewards[lane] = observation, reward
-                told[lane] = info.get("factors", {})
-        infos = self._factors(before, actions, told)
+                told[lane] = info.get("factors")
+        infos = self._factors(told)
         self._begin(~acting)
         self._ended = terminated | truncated
         if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
@@ -136,9 +131,14 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
         return tuple(one(*args, **kwargs) if callable(one) else one for one in found)
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """Seeds and actions of the running episodes: all that :meth:`set_state` needs."""
+        """Seeds and actions of the running episodes: all that :meth:`set_state` needs.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode has begun.
+        """
+        self._check_begun()
         return {
-            "seed": np.array(self._seed, np.uint64),
+            "seeds": self._seeds.copy(),
             "played": self._played.copy(),
             "ended": self._ended.copy(),
             "elapsed": self._log.elapsed.copy(),
@@ -146,8 +146,17 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
         }
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go back to a :meth:`get_state`, by resetting every lane and replaying its actions."""
-        self._seed = int(state["seed"])
+        """Go back to a :meth:`get_state`, by resetting every lane and replaying its actions.
+
+        Raises:
+            ValueError: the state belongs to another number of lanes.
+        """
+        if state["seeds"].shape != self._seeds.shape:
+            raise ValueError(
+                f"The state belongs to {len(state['seeds'])} lanes, but this environment has"
+                f" {self.num_envs}; make it with num_envs={len(state['seeds'])}."
+            )
+        self._seeds[:] = state["seeds"]
         self._played[:] = state["played"] - 1
         self._begin(np.ones(self.num_envs, np.bool_))
         for lane, env in enumerate(self.envs):
@@ -156,23 +165,60 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
         self._log.restore(state["actions"], state["elapsed"])
         self._ended = state["ended"].copy()
 
+    def _reset_mask(self, options: Mapping[str, Any]) -> np.ndarray:
+        if set(options) - {"reset_mask"}:
+            raise ValueError(
+                f"reset() got the options {sorted(options)}; a replayable environment takes"
+                " reset_mask only, because its episodes must follow from their seeds."
+            )
+        mask = np.asarray(options.get("reset_mask", np.ones(self.num_envs, np.bool_)))
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
+            raise ValueError(
+                f'options["reset_mask"] has shape {mask.shape} and type {mask.dtype}; give one '
+                f"bool per lane, {self.num_envs} in all, at least one of them True."
+            )
+        if not (mask | (self._played > 0)).all():
+            raise ResetNeeded("Call reset() for all lanes before you reset some of them.")
+        return mask
+
+    def _check_begun(self) -> None:
+        if not self._played.all():
+            raise ResetNeeded("Call reset() first.")
+
+    def _checked(self, actions: Any) -> np.ndarray:
+        """One action per lane, in the type in which they are kept for replaying."""
+        self._check_begun()
+        array, kept = np.asarray(actions), self._log.actions
+        wanted = (self.num_envs, *kept.shape[2:])
+        if array.shape != wanted or not np.can_cast(array.dtype, kept.dtype, "same_kind"):
+            raise ValueError(
+                f"step() got actions of shape {array.shape} and type {array.dtype}; wanted shape"
+                f" {wanted} and type {kept.dtype}, as env.action_space.sample() gives."
+            )
+        return array.astype(kept.dtype)
+
     def _begin(self, mask: np.ndarray) -> None:
         for lane in np.nonzero(mask)[0]:
-            start = episode_seed(self._seed, int(lane), int(self._played[lane]))
+            start = episode_seed(int(self._seeds[lane]), int(lane), int(self._played[lane]))
             self._observations[lane] = self.envs[lane].reset(seed=start)[0]
             self._played[lane] += 1
             self._log.elapsed[lane] = 0
             self._ended[lane] = False
 
-    def _factors(
-        self, before: np.ndarray, actions: np.ndarray, told: Sequence[Mapping[str, float]]
-    ) -> dict[str, Any]:
-        if self._batch_factors is not None:
-            return {"factors": self._batch_factors(before, actions, self._observations)}
-        names = max(told, key=len).keys()
-        if not names:
+    def _factors(self, told: Sequence[Mapping[str, float] | None]) -> dict[str, Any]:
+        if not self.factor_names:
             return {}
-        return {"factors": {name: np.array([one.get(name, 0.0) for one in told]) for name in names}}
+        nothing = (0.0,) * len(self.factor_names)
+        table = np.array(
+            [nothing if one is None else [one[name] for name in self.factor_names] for one in told]
+        )
+        return {"factors": dict(zip(self.factor_names, table.T, strict=True))}
+
+
+def _folded(seed: Any) -> int:
+    """One number out of a seed or a list of them; a random one out of None."""
+    entropy = [0 if one is None else int(one) for one in seed] if np.ndim(seed) else seed
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
 class _ActionLog:
