@@ -1,4 +1,4 @@
-# make demo     an agent learns Pendulum from 200 labels; the run goes to runs/demo
+# make demo     an agent learns Pendulum from 200 labels; the run goes to a new folder below runs/
 # make test     every check and every test; what .ci/run calls
 # make lint     the checks alone        make format   put the code in form
 # make clean    remove what make made (runs/ stays)
@@ -19,7 +19,7 @@ READY_FOR_TESTS := $(VENV)/ready-for-tests
 
 demo: $(READY)
 	$(BIN)/prefgym train reward-learning --env prefgym/Pendulum-v0 --rater partial-return \
-		--labels 200 --seed 0 --out runs/demo
+		--labels 200 --seed 0
 
 test: lint
 	@# One thread per process: the workers share the cores.
