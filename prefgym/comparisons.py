@@ -5,7 +5,7 @@ pair that its rater skipped is absent, and counted.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,6 +116,18 @@ class Comparisons:
             meaning=meanings[0],
             **columns,
         )
+
+
+    def arrays(self) -> dict[str, Any]:
+        """Every array by name, those of the sides under "a" and "b"; for :meth:`from_arrays`."""
+        columns = {name: getattr(self, name) for name in _COLUMNS}
+        return {"a": self.a.arrays(), "b": self.b.arrays(), **columns}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any], meaning: str) -> "Comparisons":
+        """The batch that :meth:`arrays` was taken from."""
+        a, b = (Segments.from_arrays(arrays[side]) for side in ("a", "b"))
+        return cls(a, b, **{name: arrays[name] for name in _COLUMNS}, meaning=meaning)
 
 
 class Recorded(NamedTuple):

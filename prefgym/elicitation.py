@@ -6,7 +6,7 @@ preferences, and a run that is resumed is told again what it was told before.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,19 @@ from typing import Any
 import numpy as np
 
 from prefgym.comparisons import Comparisons, Labels, PreferenceDataset
-from prefgym.raters import Rater
+from prefgym.raters import AdaptiveRater, Rater
 from prefgym.segments import Segments
 from prefgym.store import EpisodeStore
 
+SAMPLE = 64
+"""Segments from which a rater learns what to expect."""
+THESE_DAYS = 10_000
+"""Steps from which they are drawn: ten episodes of 1000 steps, as in B-Pref."""
 PATIENCE = 8
 """Draws of a pair before giving up on finding two different segments."""
 
 
-class BudgetExhausted(ValueError):
+class BudgetExhaustedError(ValueError):
     """More labels were asked for than the budget still holds."""
 
 
@@ -33,7 +37,8 @@ class Schedule:
     segment_steps: int = 50
     """Steps of each segment of a pair."""
     query_every: int | None = 100
-    """Environment steps between two comparisons that are emitted; None: only on request."""
+    """Environment steps between two comparisons that are emitted (at most one in each step of a
+    vector environment); None: only on request."""
     budget: int | None = None
     """Labels that may be given in all; None: no limit."""
     recent: int | None = None
@@ -44,8 +49,14 @@ class Schedule:
         for name in ("segment_steps", "query_every", "budget", "recent"):
             value = getattr(self, name)
             least = 0 if name == "budget" else 1
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value}; wanted a whole number of at least {least}.")
+            optional = name != "segment_steps"
+            if value is None and optional:
+                continue
+            if not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(
+                    f"{name}={value!r}; wanted a whole number of at least {least}"
+                    f"{', or None' if optional else ''}."
+                )
 
 
 class Elicitor:
@@ -56,6 +67,9 @@ class Elicitor:
         rater: who answers.
         schedule: when to ask, and how much.
         directory: where answers are kept on disk; None keeps them in memory.
+
+    Raises:
+        ValueError: the store, or what is recent of it, can never hold two segments.
     """
 
     def __init__(
@@ -66,6 +80,8 @@ class Elicitor:
         directory: str | Path | None = None,
     ) -> None:
         self.store, self.rater, self.schedule = store, rater, schedule
+        self._check_room()
+        self._unadapted = rater
         self.preferences = PreferenceDataset(
             None if directory is None else Path(directory), rater.meaning
         )
@@ -123,7 +139,7 @@ class Elicitor:
             The pairs that were answered; skipped ones are counted and left out.
 
         Raises:
-            BudgetExhausted: more pairs than labels are left.
+            BudgetExhaustedError: more pairs than labels are left.
             ValueError: the two batches differ in number, or are empty.
         """
         if len(a) != len(b) or len(a) == 0:
@@ -132,7 +148,7 @@ class Elicitor:
                 " number, at least one."
             )
         if self.budget_left is not None and len(a) > self.budget_left:
-            raise BudgetExhausted(
+            raise BudgetExhaustedError(
                 f"{len(a)} comparisons were asked for but {self.budget_left} of the budget of"
                 f" {self.schedule.budget} labels are left; ask for fewer or raise budget=."
             )
@@ -154,27 +170,41 @@ class Elicitor:
         self.preferences.append(answers, skipped=numbers[~labels.answered])
         return answers
 
-    def get_state(self) -> dict[str, np.ndarray]:
-        """Where the schedule stands; the answers themselves are the dataset's."""
+    def get_state(self) -> dict[str, Any]:
+        """Where the schedule stands; the answers themselves only if no directory keeps them."""
+        held = self.preferences
+        in_memory = held.directory is None and len(held) > 0
         return {
-            "entropy": np.array(self._entropy, np.uint64),
-            "waited": np.array(self._waited),
-            "queries": np.array(self.queries),
-            "labels": np.array(len(self.preferences)),
-            "skipped": np.array(self.preferences.skipped),
+            "entropy": self._entropy,
+            "waited": self._waited,
+            "queries": self.queries,
+            "labels": len(held),
+            "skipped": held.skipped,
+            "answers": held.comparisons.arrays() if in_memory else None,
         }
 
-    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go back to a :meth:`get_state`; answers given since are kept for when they recur."""
-        self._entropy, self._waited = int(state["entropy"]), int(state["waited"])
-        self.queries = int(state["queries"])
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go back to a :meth:`get_state`.
+
+        Where answers are kept on disk, those given since are not asked for a second time.
+        """
+        self._entropy, self._waited = state["entropy"], state["waited"]
+        self.queries = state["queries"]
         self._recorded = self.preferences.next_query_id
-        self.preferences.truncated_to(int(state["labels"]), int(state["skipped"]))
+        if state["answers"] is None:
+            self.preferences.truncated_to(state["labels"], state["skipped"])
+        else:
+            answers = Comparisons.from_arrays(state["answers"], self.rater.meaning)
+            self.preferences.truncated_to(0, 0).append(answers, skipped=state["skipped"])
+        self.rater = self._unadapted
+        if self.queries:
+            self._adapted()  # a rater may count how often it was told
 
     def rewind(self) -> None:
         """Begin with the first question again; what the disk has is not asked a second time."""
         self._recorded = self.preferences.next_query_id
         self.preferences.truncated_to(0, 0)
+        self.rater = self._unadapted
         self.queries = self._waited = 0
 
     def _ask(self, a: Segments, b: Segments, numbers: np.ndarray) -> Labels:
@@ -192,19 +222,34 @@ class Elicitor:
         return labels
 
     def _adapted(self) -> Rater:
-        """Let raters with relative thresholds know what a segment is worth these days."""
-        steps = self.schedule.segment_steps
-        if not self.store.starts(steps):
+        """Let a rater with relative thresholds know what segments are like these days."""
+        steps, recent = self.schedule.segment_steps, self.schedule.recent or THESE_DAYS
+        if not isinstance(self.rater, AdaptiveRater) or not self.rater.adaptive:
             return self.rater
-        rng = np.random.default_rng((self._entropy, self.queries, 2))
-        seen = self.store.segments(self.store.sample(64, steps, rng), steps)
-        self.rater = self.rater.adapted(float(np.mean(seen.rewards.sum(1))))
+        if self.store.starts(steps, recent=recent):
+            rng = np.random.default_rng((self._entropy, self.queries, 2))
+            seen = self.store.sample(SAMPLE, steps, rng, recent=recent)
+            self.rater = self.rater.adapted_to(self.store.segments(seen, steps))
         return self.rater
+
+    def _check_room(self) -> None:
+        """Refuse segments that no lane has room for."""
+        lanes, needed = self.store.lanes, self.schedule.segment_steps + 2
+        rooms = {"capacity": self.store.capacity}
+        if self.schedule.recent is not None:
+            rooms["recent"] = -(-self.schedule.recent // lanes)
+        for name, rows in rooms.items():
+            if rows < needed:
+                raise ValueError(
+                    f"{name}= leaves {rows} steps to each of {lanes} environments, too few to"
+                    f" compare segments of {self.schedule.segment_steps} steps; raise {name}= to"
+                    f" {needed * lanes} or more, or choose a smaller segment_steps."
+                )
 
     def _warn_of_silence(self) -> None:
         """Say it once when segments are longer than episodes ever get."""
         steps = self.schedule.segment_steps
-        if not self._warned and self.store.total_steps > 20 * steps:
+        if not self._warned and self.store.total_steps > 50 * steps * self.store.lanes:
             self._warned = True
             warnings.warn(
                 f"No preference was emitted in {self.store.total_steps} steps: segments have"
@@ -228,12 +273,13 @@ class Elicitor:
 
 def _event(answer: Comparisons) -> dict[str, Any]:
     """What ``info["preference"]`` holds: which segments, and what was said of them."""
-    sides: Iterable[tuple[str, Segments]] = (("a", answer.a), ("b", answer.b))
-    places = {
-        f"{name}_{side}": int(value[0])
-        for side, one in sides
-        for name, value in (("episode", one.episode), ("start", one.start), ("length", one.lengths))
-    }
+    places: dict[str, Any] = {}
+    for side, one in (("a", answer.a), ("b", answer.b)):
+        assert one.episode is not None
+        assert one.start is not None
+        places[f"episode_{side}"] = int(one.episode[0])
+        places[f"start_{side}"] = int(one.start[0])
+        places[f"length_{side}"] = int(one.lengths[0])
     return {
         "query_id": int(answer.query_id[0]),
         **places,

@@ -31,17 +31,17 @@ class EnvironmentSpec:
 
 
 def _control(name: str, limit: int, steps: int, module: str = "control") -> EnvironmentSpec:
-    return EnvironmentSpec(
-        name, f"prefgym_envs.{module}", limit, steps, 100, kwargs={"name": name}
-    )
+    return EnvironmentSpec(name, f"prefgym_envs.{module}", limit, steps, 100, kwargs={"name": name})
 
 
 ENVIRONMENTS: dict[str, EnvironmentSpec] = {
     one.id: one
     for one in (
-        EnvironmentSpec("Condorcet", "prefgym_envs.condorcet", 1, 1, 10, batched=True),
-        EnvironmentSpec("Delivery", "prefgym_envs.delivery", 200, 3, 20, "regret", batched=True),
-        EnvironmentSpec("RandomMDP", "prefgym_envs.random_mdps", 200, 3, 20, "regret", batched=True),
+        EnvironmentSpec("Condorcet", "prefgym_envs.condorcet", 1, 1, 100, "game", batched=True),
+        EnvironmentSpec("Delivery", "prefgym_envs.delivery", 200, 3, 100, "regret", batched=True),
+        EnvironmentSpec(
+            "RandomMDP", "prefgym_envs.random_mdps", 200, 3, 100, "regret", batched=True
+        ),
         _control("Pendulum", 200, 50),
         _control("CartPole", 500, 20),
         _control("MountainCarContinuous", 999, 50),

@@ -6,8 +6,9 @@ answered, ``preference`` with plain numbers (which two segments, the label, who 
 segments themselves stay in the store.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from gymnasium.wrappers import TimeLimit
 from prefgym.comparisons import Comparisons, PreferenceDataset
 from prefgym.elicitation import Elicitor, Schedule
 from prefgym.names import lookup
-from prefgym.raters import Rater, make_rater
+from prefgym.raters import ProbabilityRater, Rater, make_rater
 from prefgym.registration import ENVIRONMENTS, EnvironmentSpec
 from prefgym.segments import Segments
 from prefgym.store import EpisodeStore
 from prefgym.vector import ReplayableVectorEnv
 
+GAME = "game"
 CAPACITY = 1_000_000
 """Steps that a preference environment remembers, over all its lanes, unless told otherwise."""
 _ALONE = np.zeros(1, np.int64)
@@ -68,6 +70,7 @@ class PreferenceEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     ) -> None:
         RecordConstructorArgs.__init__(
             self,
+            _disable_deepcopy=True,  # a rater may be a person at a screen
             rater=rater,
             rater_kwargs=rater_kwargs,
             segment_steps=segment_steps,
@@ -79,17 +82,18 @@ class PreferenceEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             value_source=value_source,
         )
         gym.Wrapper.__init__(self, env)
+        _check_length(segment_steps, *_limit(env))
         schedule = Schedule(segment_steps, query_every, budget, recent)
         self.store = EpisodeStore(
             env.observation_space, env.action_space, 1, capacity, _factor_names(env)
         )
-        chosen = make_rater(rater, value_source or _own_values(env), **(rater_kwargs or {}))
+        chosen = _chosen(env, rater, value_source, rater_kwargs)
         self.elicitor = Elicitor(self.store, chosen, schedule, directory)
         self._seeded = False
 
     @property
-    def spec(self) -> Any:
-        """Of a ``prefgym/`` id: that id, which contains this layer. Else with this wrapper added."""
+    def spec(self) -> Any:  # type: ignore[override]  # as gymnasium.Wrapper itself does
+        """Of a ``prefgym/`` id: that id, which holds this layer. Else with this wrapper added."""
         inner = self.env.spec
         if inner is not None and inner.id in ENVIRONMENTS:
             return inner
@@ -136,8 +140,8 @@ class PreferenceEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             np.asarray(action)[None],
             np.array([truth]),
             np.asarray(observation)[None],
-            np.array([terminated]),
-            np.array([truncated]),
+            np.array([terminated], np.bool_),
+            np.array([truncated], np.bool_),
             info.get("factors"),
         )
         info = {**info, "true_reward": truth}
@@ -172,6 +176,7 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         value_source: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__(env)
+        _check_length(segment_steps, *_limit(env))
         schedule = Schedule(segment_steps, query_every, budget, recent)
         self.autoreset_mode = AutoresetMode(env.metadata.get("autoreset_mode", "NextStep"))
         self.store = EpisodeStore(
@@ -181,7 +186,7 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
             max(2, capacity // env.num_envs),
             _factor_names(env),
         )
-        chosen = make_rater(rater, value_source or _own_values(env), **(rater_kwargs or {}))
+        chosen = _chosen(env, rater, value_source, rater_kwargs)
         self.elicitor = Elicitor(self.store, chosen, schedule, directory)
         self._seeded = False
         self._resetting = np.zeros(env.num_envs, np.bool_)
@@ -206,7 +211,7 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
 
     def get_wrapper_attr(self, name: str) -> Any:
         """As single environments have it: an attribute of this layer or of one below."""
-        found = _find(self, name)
+        found = find_attribute(self, name)
         if found is None:
             raise AttributeError(f"{self} has no attribute {name!r}.")
         return found
@@ -214,10 +219,10 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
     def reset(
         self,
         *,
-        seed: int | Sequence[int | None] | None = None,
+        seed: Any = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin episodes; a seed also fixes who is asked what, and the answers."""
+        """Begin episodes; a seed (or one per lane) also fixes all questions and answers."""
         mask = np.ones(self.num_envs, np.bool_)
         if options is not None and "reset_mask" in options:
             mask = np.asarray(options["reset_mask"], np.bool_)
@@ -262,31 +267,31 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
             infos["preference"] = answer
         return observations, np.zeros(self.num_envs), terminated, truncated, infos
 
-    def get_state(self) -> dict[str, np.ndarray]:
+    def get_state(self) -> dict[str, Any]:
         """Everything but the answers: steps, running episodes, where the schedule stands.
 
         Raises:
             ValueError: the wrapped vector environment cannot be resumed.
         """
-        if _find(self.env, "get_state") is None:
+        if find_attribute(self.env, "get_state") is None:
             raise ValueError(
                 f"{type(self.env.unwrapped).__name__} cannot be resumed exactly; make the"
                 " environment with gymnasium.make_vec on a prefgym id, or wrap your factories in"
                 " prefgym.vector.ReplayableVectorEnv."
             )
-        inner = _find(self.env, "get_state")()
+        inner = find_attribute(self.env, "get_state")()
         state = {f"env/{name}": value for name, value in inner.items()}
         state |= {f"store/{name}": value for name, value in self.store.state().items()}
         state |= {f"ask/{name}": value for name, value in self.elicitor.get_state().items()}
         return state | {"resetting": self._resetting.copy()}
 
-    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+    def set_state(self, state: Mapping[str, Any]) -> None:
         """Go back to a :meth:`get_state`."""
 
-        def part(prefix: str) -> dict[str, np.ndarray]:
+        def part(prefix: str) -> dict[str, Any]:
             return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
 
-        _find(self.env, "set_state")(part("env/"))
+        find_attribute(self.env, "set_state")(part("env/"))
         self.store.restore(part("store/"))
         self.elicitor.set_state(part("ask/"))
         self._resetting = state["resetting"].copy()
@@ -304,7 +309,7 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         self, infos: Mapping[str, Any], lanes: np.ndarray, ended: np.ndarray
     ) -> dict[str, np.ndarray] | None:
         """The factors of the step just taken; Gymnasium keeps those of a last step elsewhere."""
-        if not self.store.factor_names or "factors" not in infos and "final_info" not in infos:
+        if not self.store.factor_names or ("factors" not in infos and "final_info" not in infos):
             return None
         last = infos.get("final_info", {}).get("factors", {})
         now = infos.get("factors", {})
@@ -360,6 +365,7 @@ def make(task: str, render_mode: str | None = None, **kwargs: Any) -> Preference
         **kwargs: arguments of :class:`PreferenceEnv`; all others go to the raw environment.
     """
     spec, ours, theirs = _sorted_arguments(task, kwargs)
+    _check_length(ours["segment_steps"], spec.id, spec.max_episode_steps)
     return PreferenceEnv(_raw(spec, render_mode, theirs), **ours)
 
 
@@ -383,21 +389,38 @@ def make_vector(
     """
     spec, ours, theirs = _sorted_arguments(task, kwargs)
     limit = spec.max_episode_steps if max_episode_steps is None else max_episode_steps
-    if ours["segment_steps"] > limit:
-        raise ValueError(
-            f"segment_steps={ours['segment_steps']} is longer than an episode of {spec.id}, which"
-            f" has at most {limit} steps; choose shorter segments."
-        )
+    _check_length(ours["segment_steps"], spec.id, limit)
     mode = AutoresetMode(autoreset_mode)
-    if spec.batched and render_mode is None:
+    if spec.batched:
         inner = import_module(spec.module).raw_vector(
-            num_envs, max_episode_steps=limit, autoreset_mode=mode, **theirs
+            num_envs,
+            max_episode_steps=limit,
+            autoreset_mode=mode,
+            render_mode=render_mode,
+            **theirs,
         )
     else:
         inner = ReplayableVectorEnv(
             [lambda: TimeLimit(_raw(spec, render_mode, theirs), limit)] * num_envs, mode
         )
     return PreferenceVectorEnv(inner, **ours)
+
+
+def _limit(env: Any) -> tuple[str, int | None]:
+    """The id of an environment, and after how many steps its episodes end, where that is known."""
+    spec = env.spec
+    if spec is None:
+        return str(env), None
+    return spec.id, spec.kwargs.get("max_episode_steps", spec.max_episode_steps)
+
+
+def _check_length(segment_steps: Any, name: str, limit: int | None) -> None:
+    """Refuse segments that no episode can hold."""
+    if limit is not None and isinstance(segment_steps, int) and 0 < limit < segment_steps:
+        raise ValueError(
+            f"segment_steps={segment_steps} is longer than an episode of {name}, which has at most"
+            f" {limit} steps; choose shorter segments."
+        )
 
 
 def _raw(
@@ -448,7 +471,7 @@ def preference_layer(env: Any) -> PreferenceVectorEnv:
     return layer
 
 
-def _find(env: Any, name: str) -> Any:
+def find_attribute(env: Any, name: str) -> Any:
     """An attribute of the outermost layer that has it; None where none does.
 
     Gymnasium's vector environments lack ``get_wrapper_attr``. The lanes of a replayable vector
@@ -466,11 +489,34 @@ def _inner(layer: Any) -> Any:
     return layer.env if isinstance(layer, gym.Wrapper | gym.vector.VectorWrapper) else None
 
 
+def _chosen(
+    env: Any,
+    rater: str | Rater | Callable[..., Any],
+    value_source: Callable[..., Any] | None,
+    options: Mapping[str, Any] | None,
+) -> Rater:
+    """The rater that is meant; "game" is the preference that the environment itself defines."""
+    if rater == GAME:
+        preference = find_attribute(env, "preference")
+        if preference is None:
+            raise ValueError(
+                f"The rater {GAME!r} is for environments that define a preference of their own"
+                f" (prefgym/Condorcet-v0); {env} does not. Choose another rater."
+            )
+        rater, options = partial(_first_choices, preference), {"meaning": GAME, **(options or {})}
+        return ProbabilityRater(rater, **options)
+    return make_rater(rater, value_source or _own_values(env), **(options or {}))
+
+
+def _first_choices(preference: Callable[..., Any], a: Segments, b: Segments) -> Any:
+    return preference(a.actions[:, 0], b.actions[:, 0])
+
+
 def _factor_names(env: Any) -> tuple[str, ...]:
-    return tuple(_find(env, "factor_names") or ())
+    return tuple(find_attribute(env, "factor_names") or ())
 
 
 def _own_values(env: Any) -> Callable[..., Any] | None:
     """The exact advantages of environments that solve themselves."""
-    found: Callable[..., Any] | None = _find(env, "advantages")
+    found: Callable[..., Any] | None = find_attribute(env, "advantages")
     return found

@@ -80,9 +80,9 @@ def test_the_law_holds_for_other_weights(name: str, kwargs: dict[str, Any]) -> N
 def test_the_table_names_the_factors_and_the_limit(name: str) -> None:
     task = TASKS[name]
     for *_, factors in play(used(name), 0, 5)[1:]:
-        assert tuple(factors) == task.factors == used(name).get_wrapper_attr("factors")
+        assert tuple(factors) == task.factor_names == used(name).get_wrapper_attr("factor_names")
         assert all(type(value) is float for value in factors.values())
-    assert set(task.weights()) <= set(task.factors)
+    assert set(task.weights()) <= set(task.factor_names)
     assert gym.spec(task.gymnasium_id).max_episode_steps == task.max_episode_steps
 
 
@@ -177,7 +177,7 @@ def test_worker_processes_give_the_same_steps(name: str) -> None:
         actions = here.action_space.sample()
         wanted, got = here.step(actions), there.step(actions)
         assert wanted[0].tobytes() == got[0].tobytes()
-        for factor in TASKS[name].factors:
+        for factor in TASKS[name].factor_names:
             np.testing.assert_array_equal(wanted[4]["factors"][factor], got[4]["factors"][factor])
     there.close()
 
@@ -318,5 +318,5 @@ def test_every_factor_and_id_stands_in_the_documentation(name: str) -> None:
     text = (ROOT / "docs" / "environments" / f"{page}.md").read_text(encoding="utf-8")
     _, section = text.split(f"## prefgym/{name}-v0", 1)
     section = section.split("\n## ", 1)[0]
-    for factor in TASKS[name].factors:
+    for factor in TASKS[name].factor_names:
         assert f"`{factor}`" in section

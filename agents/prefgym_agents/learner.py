@@ -4,8 +4,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from rich.progress import Progress
@@ -107,7 +108,7 @@ class Learner(ABC):
         tb_log_name: str = "run",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> Self:
+    ) -> "Learner":
         """Train; a second call with ``reset_num_timesteps=False`` goes on for as long again.
 
         Args:
@@ -153,7 +154,11 @@ class Learner(ABC):
     def get_state(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit: policy, environment, learner, generators."""
         # The policy comes last in set_state: it puts the global generators back.
-        return {"learner": self.state(), "clock": self.clock.seconds, "policy": self.policy.get_state()}
+        return {
+            "learner": deepcopy(self.state()),
+            "clock": dict(self.clock.seconds),
+            "policy": self.policy.get_state(),
+        }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a :meth:`get_state`."""
@@ -165,7 +170,7 @@ class Learner(ABC):
         """Write everything to a folder, as safetensors and JSON."""
         checkpoints.save(path, {"kind": type(self).__name__, "state": self.get_state()})
 
-    def load(self, path: str | Path) -> Self:
+    def load(self, path: str | Path) -> "Learner":
         """Become what was saved; the learner must have been made with the same arguments.
 
         Raises:

@@ -18,16 +18,16 @@ class TensorBoardLog:
     def __init__(self, folder: str | Path, resumed_at: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter  # loads slowly, and not every run logs
 
-        self._writer = SummaryWriter(str(folder), purge_step=resumed_at)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder), purge_step=resumed_at)
 
     def __call__(self, steps: int, metrics: dict[str, float]) -> None:
         """Write every metric at ``steps``."""
         for name, value in metrics.items():
-            self._writer.add_scalar(name, value, steps)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, steps)
 
     def close(self) -> None:
         """Flush and close."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class CsvLog:

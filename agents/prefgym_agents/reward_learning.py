@@ -30,8 +30,8 @@ import torch
 
 from prefgym import queries, rewards
 from prefgym.comparisons import Comparisons
-from prefgym.metrics import pearson
 from prefgym.losses import lapsing, logistic
+from prefgym.metrics import pearson
 from prefgym.models.fit import adam, fit
 from prefgym.models.reward_models import reward_model
 from prefgym.names import lookup
@@ -231,14 +231,10 @@ class RewardLearning(Learner):
             )
             chosen = self._choose(a, b, count, rng)
         with self.clock("rater"):
-            answers: Comparisons = self.env.compare(
-                a.take(chosen), b.take(chosen)
-            )
+            answers: Comparisons = self.env.compare(a.take(chosen), b.take(chosen))
         return answers
 
-    def _choose(
-        self, a: Segments, b: Segments, count: int, rng: np.random.Generator
-    ) -> np.ndarray:
+    def _choose(self, a: Segments, b: Segments, count: int, rng: np.random.Generator) -> np.ndarray:
         kind = "uniform" if self.sessions == 0 else self.config.queries
         if kind == "uniform":
             return queries.uniform(len(a), count, rng)
@@ -286,7 +282,8 @@ class RewardLearning(Learner):
         with self.clock("reward_model"):
             rng = np.random.default_rng((self.config.seed, self.policy.num_timesteps, 3))
             among = self.store.segments(self.store.sample(2048, 1, rng), 1).context
-            return rewards.state_entropy(segments.observations, among, self.config.neighbours)
+            worth = rewards.state_entropy(segments.observations, among, self.config.neighbours)
+            return as_rewards(worth)
 
     def state(self) -> dict[str, Any]:
         """Reward model, its optimizer, and where the schedule stands."""

@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from prefgym import __version__, checkpoints
@@ -178,9 +179,7 @@ def _progress(quiet: bool) -> Progress:
 
 def _note(metrics: Mapping[str, float]) -> str:
     shown = {"rollout/ep_rew_mean": "true return", "pref/labelled": "labels"}
-    return "  ".join(
-        f"{name} {metrics[key]:.0f}" for key, name in shown.items() if key in metrics
-    )
+    return "  ".join(f"{name} {metrics[key]:.0f}" for key, name in shown.items() if key in metrics)
 
 
 def _draw(folder: Path) -> None:
@@ -190,8 +189,8 @@ def _draw(folder: Path) -> None:
             folder / "learning_curve.png",
             {
                 "true return": (
-                    [int(row["steps"]) for row in rows],
-                    [[float(row["rollout/ep_rew_mean"]) for row in rows]],
+                    np.array([int(row["steps"]) for row in rows]),
+                    np.array([[float(row["rollout/ep_rew_mean"]) for row in rows]]),
                 )
             },
             ylabel="true return of recent episodes",

@@ -7,6 +7,7 @@ advantages computed after that. Off-policy: the replay buffer is a view of the e
 
 import random
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +15,7 @@ import numpy as np
 import stable_baselines3
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -46,7 +47,7 @@ class SB3Backend:
         self.model = model
         self.env = env
         self.store = env.store
-        self._callback: BaseCallback | None = None
+        self._callback: BaseCallback = CallbackList([])
         self._index: SegmentIndex | None = None
         model.set_logger(Logger(folder=None, output_formats=[]))
 
@@ -64,12 +65,11 @@ class SB3Backend:
 
     def end(self) -> None:
         """Tell the callback that training is over."""
-        if self._callback is not None:
-            self._callback.on_training_end()
+        self._callback.on_training_end()
 
     def episode_statistics(self) -> dict[str, float]:
         """Mean true return and length of recent episodes, under Stable-Baselines3's names."""
-        recent = self.model.ep_info_buffer or []
+        recent: list[dict[str, float]] = list(self.model.ep_info_buffer or [])
         if not recent:
             return {}
         return {
@@ -94,12 +94,12 @@ class SB3Backend:
         value = loss(self.log_prob(segments))
         if not torch.isfinite(value):
             raise RuntimeError(
-                f"fit() got the loss {float(value)}; look at the segments and the loss function,"
+                f"fit() got the loss {value.item()}; look at the segments and the loss function,"
                 " and lower the learning rate if both are right."
             )
         optimizer = self._policy_optimizer()
         optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         optimizer.step()
         return {"loss": float(value.detach())}
 
@@ -128,7 +128,8 @@ class SB3Backend:
         """Everything that decides what happens next, the environment included."""
         model = self.model
         return {
-            "parameters": model.get_parameters(),
+            "parameters": deepcopy(model.get_parameters()),
+            "variables": {name: deepcopy(getattr(model, name).data) for name in self._variables},
             "last_obs": model._last_obs,
             "episode_starts": model._last_episode_starts,
             "counters": {name: getattr(model, name) for name in _COUNTERS},
@@ -138,7 +139,7 @@ class SB3Backend:
             "env": self.env.get_state(),
             "random": {
                 "torch": torch.get_rng_state(),
-                "numpy": np.random.get_state(legacy=False),
+                "numpy": np.random.get_state(legacy=False),  # noqa: NPY002  (SB3 draws from it)
                 "python": random.getstate(),
                 "actions": model.action_space.np_random.bit_generator.state,
             },
@@ -149,6 +150,8 @@ class SB3Backend:
         model = self.model
         self.env.set_state(state["env"])
         model.set_parameters(state["parameters"], exact_match=True)
+        for name, value in state["variables"].items():
+            getattr(model, name).data.copy_(value)
         model._last_obs = state["last_obs"]
         model._last_episode_starts = state["episode_starts"]
         for name, value in state["counters"].items():
@@ -159,9 +162,14 @@ class SB3Backend:
         self._vec_env.set_running(state["running"])
         self._set_extra_state(state["extra"])
         torch.set_rng_state(state["random"]["torch"])
-        np.random.set_state(state["random"]["numpy"])
+        np.random.set_state(state["random"]["numpy"])  # noqa: NPY002
         random.setstate(state["random"]["python"])
         model.action_space.np_random.bit_generator.state = state["random"]["actions"]
+
+    @property
+    def _variables(self) -> list[str]:
+        """Tensors that learn but belong to no module, such as SAC's temperature."""
+        return self.model._get_torch_save_params()[1]
 
     @property
     def _vec_env(self) -> GymnasiumVecEnv:
@@ -199,6 +207,10 @@ class RunningNormalisation(FlattenExtractor):
     The statistics change between updates only, so that a rollout is collected and learned from
     under the same ones; they are buffers, hence saved with the policy.
     """
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    count: torch.Tensor
 
     def __init__(self, observation_space: gym.Space[Any]) -> None:
         super().__init__(observation_space)
@@ -252,10 +264,12 @@ class OnPolicySB3(SB3Backend):
         steps = (step[:, None] + np.arange(real.shape[1]))[real]
         lanes = np.broadcast_to(lane[:, None], real.shape)[real]
         buffer.rewards[steps, lanes] += np.asarray(rewards)[real]
+        seen, starts = self.model._last_obs, self.model._last_episode_starts
+        assert seen is not None
+        assert starts is not None
         with torch.no_grad():
-            last = obs_as_tensor(self.model._last_obs, self.model.device)
-            values = self.model.policy.predict_values(last)
-        buffer.compute_returns_and_advantage(values, self.model._last_episode_starts)
+            values = self.model.policy.predict_values(obs_as_tensor(seen, self.model.device))
+        buffer.compute_returns_and_advantage(values, starts)
         self.model._update_current_progress_remaining(
             self.num_timesteps, self.model._total_timesteps
         )
@@ -366,7 +380,8 @@ class OffPolicySB3(SB3Backend):
         self.model.logger.name_to_value.clear()
 
     def _policy_optimizer(self) -> torch.optim.Optimizer:
-        optimizer: torch.optim.Optimizer = self.model.policy.actor.optimizer
+        policy: Any = self.model.policy
+        optimizer: torch.optim.Optimizer = policy.actor.optimizer
         return optimizer
 
     def _log_prob(self, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
@@ -442,8 +457,8 @@ def sb3_backend(
             "replay_buffer_kwargs": {"store": layer.store},
             **arguments,
         }
-        model = kind(policy, adapter, seed=seed, device=device, **arguments)
-        backend = OffPolicySB3(model, layer, steps_per_round)
+        learner = kind(policy, adapter, seed=seed, device=device, **arguments)
+        backend = OffPolicySB3(learner, layer, steps_per_round)
         backend.replay.rng = np.random.default_rng(seed)
         return backend
     if normalise_observations:

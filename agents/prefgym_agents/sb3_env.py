@@ -8,6 +8,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import VecEnv
 
+from prefgym.wrappers import find_attribute
+
 
 class GymnasiumVecEnv(VecEnv):
     """Lets Stable-Baselines3 act in a vector environment of Gymnasium.
@@ -95,19 +97,19 @@ class GymnasiumVecEnv(VecEnv):
         value = (
             self.render_mode
             if attr_name == "render_mode"
-            else self.vector_env.get_wrapper_attr(attr_name)
+            else find_attribute(self.vector_env, attr_name)
         )
         return [value] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         """Set an attribute of the vector environment."""
-        self.vector_env.set_wrapper_attr(attr_name, value)
+        setattr(self.vector_env, attr_name, value)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
     ) -> list[Any]:
         """Call a method of the vector environment."""
-        return [self.vector_env.get_wrapper_attr(method_name)(*method_args, **method_kwargs)]
+        return [find_attribute(self.vector_env, method_name)(*method_args, **method_kwargs)]
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """Whether lanes are wrapped is not known from outside: no."""
@@ -115,5 +117,5 @@ class GymnasiumVecEnv(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """One picture per lane."""
-        frames = self.vector_env.render()
+        frames: Any = self.vector_env.render()
         return [None] * self.num_envs if frames is None else list(frames)

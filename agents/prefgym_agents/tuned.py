@@ -6,12 +6,13 @@ Starting points for a user, and what the benchmarks use. Everything else is the 
 from typing import Any
 
 _MUJOCO_PPO: dict[str, Any] = {
-    "n_steps": 256,
-    "batch_size": 64,
+    "n_steps": 128,
+    "batch_size": 128,
     "n_epochs": 10,
-    "learning_rate": 3e-4,
-    "gae_lambda": 0.95,
-    "gamma": 0.99,
+    "learning_rate": 5e-4,
+    "gae_lambda": 0.92,
+    "gamma": 0.98,
+    "policy_kwargs": {"log_std_init": -1.0},
     "normalise_observations": True,
 }
 
@@ -19,8 +20,8 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "PPO": {
         "default": {"n_steps": 256, "batch_size": 64, "n_epochs": 10},
         "prefgym/Pendulum-v0": {
-            "n_steps": 128,
-            "batch_size": 64,
+            "n_steps": 256,
+            "batch_size": 128,
             "n_epochs": 10,
             "learning_rate": 1e-3,
             "gamma": 0.9,
@@ -30,7 +31,14 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         },
         **{
             f"prefgym/{name}-v0": _MUJOCO_PPO
-            for name in ("Reacher", "HalfCheetah", "Hopper", "Walker2d", "Ant")
+            for name in ("Reacher", "HalfCheetah", "Walker2d", "Ant")
+        },
+        "prefgym/Hopper-v0": {
+            **_MUJOCO_PPO,
+            "n_steps": 256,
+            "learning_rate": 3e-4,
+            "gae_lambda": 0.95,
+            "gamma": 0.99,
         },
     },
     "SAC": {

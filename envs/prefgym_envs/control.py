@@ -35,7 +35,7 @@ class Pendulum(PendulumEnv):
     rad²/s²; ``torque2``, squared torque as applied (after clipping to ±2), N²m².
     """
 
-    factors = ("angle2", "speed2", "torque2")
+    factor_names = ("angle2", "speed2", "torque2")
 
     def step(self, action: Any) -> StepResult:
         """Apply a torque, N·m, for a twentieth of a second."""
@@ -61,7 +61,7 @@ class CartPole(CartPoleEnv):
     upright, rad². All after the step.
     """
 
-    factors = ("alive", "fallen", "cart_position2", "pole_angle2")
+    factor_names = ("alive", "fallen", "cart_position2", "pole_angle2")
 
     def step(self, action: Any) -> StepResult:
         """Push the cart left (0) or right (1) for a fiftieth of a second."""
@@ -88,7 +88,7 @@ class MountainCarContinuous(Continuous_MountainCarEnv):
     track after the step, 0.1 in the valley and 1 at the top.
     """
 
-    factors = ("goal", "action2", "height")
+    factor_names = ("goal", "action2", "height")
 
     def step(self, action: Any) -> StepResult:
         """Push the car with a force in [−1, 1]."""
@@ -114,7 +114,7 @@ class Acrobot(AcrobotEnv):
     squared torque, N²m², 0 or 1.
     """
 
-    factors = ("below_goal", "tip_height", "torque2")
+    factor_names = ("below_goal", "tip_height", "torque2")
 
     def step(self, action: Any) -> StepResult:
         """Apply −1, 0 or 1 N·m for a fifth of a second."""
@@ -147,16 +147,16 @@ def _acrobot_weights(**kwargs: Any) -> dict[str, float]:
 
 
 TASKS = {
-    "Pendulum": Task("Pendulum-v1", Pendulum, 200, Pendulum.factors, _pendulum_weights),
-    "CartPole": Task("CartPole-v1", CartPole, 500, CartPole.factors, _cart_pole_weights),
+    "Pendulum": Task("Pendulum-v1", Pendulum, 200, Pendulum.factor_names, _pendulum_weights),
+    "CartPole": Task("CartPole-v1", CartPole, 500, CartPole.factor_names, _cart_pole_weights),
     "MountainCarContinuous": Task(
         "MountainCarContinuous-v0",
         MountainCarContinuous,
         999,
-        MountainCarContinuous.factors,
+        MountainCarContinuous.factor_names,
         _mountain_car_weights,
     ),
-    "Acrobot": Task("Acrobot-v1", Acrobot, 500, Acrobot.factors, _acrobot_weights),
+    "Acrobot": Task("Acrobot-v1", Acrobot, 500, Acrobot.factor_names, _acrobot_weights),
 }
 """Every task of this file by name."""
 

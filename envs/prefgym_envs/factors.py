@@ -25,7 +25,7 @@ class Task:
     """Makes the environment, without a time limit, from Gymnasium's own keyword arguments."""
     max_episode_steps: int
     """After how many steps an episode is truncated, by the wrapper that sets a time limit."""
-    factors: tuple[str, ...]
+    factor_names: tuple[str, ...]
     """Names in ``info["factors"]`` of every step, in this order."""
     weights: Callable[..., dict[str, float]]
     """From the same keyword arguments: reward = Σ weight · factor; a name left out weighs 0."""

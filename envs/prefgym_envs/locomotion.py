@@ -40,7 +40,7 @@ class Reacher(ReacherEnv):
     action as given; ``joint_speed2``, Σ squared joint velocities after the step, rad²/s².
     """
 
-    factors = ("distance", "action2", "joint_speed2")
+    factor_names = ("distance", "action2", "joint_speed2")
 
     def step(self, action: Any) -> StepResult:
         """Drive both joints for a fiftieth of a second; 1 is 200 N·m."""
@@ -66,7 +66,7 @@ class HalfCheetah(HalfCheetahEnv):
     torso from level, in (−π, π], rad².
     """
 
-    factors = ("progress", "action2", "height", "tilt2")
+    factor_names = ("progress", "action2", "height", "tilt2")
 
     def step(self, action: Any) -> StepResult:
         """Drive six joints for a twentieth of a second."""
@@ -111,7 +111,7 @@ class Hopper(HopperEnv):
     ``tilt2``, squared angle of the torso from upright, rad².
     """
 
-    factors = ("progress", "alive", "action2", "height", "tilt2")
+    factor_names = ("progress", "alive", "action2", "height", "tilt2")
 
     def step(self, action: Any) -> StepResult:
         """Drive three joints for 8 ms."""
@@ -131,7 +131,7 @@ class Walker2d(Walker2dEnv):
     Factors: as :class:`Hopper`.
     """
 
-    factors = Hopper.factors
+    factor_names = Hopper.factor_names
 
     def step(self, action: Any) -> StepResult:
         """Drive six joints for 8 ms."""
@@ -155,7 +155,7 @@ class Ant(AntEnv):
     the four feet touch the floor.
     """
 
-    factors = ("progress", "alive", "action2", "contact2", "joints_at_limit", "feet_on_floor")
+    factor_names = ("progress", "alive", "action2", "contact2", "joints_at_limit", "feet_on_floor")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Build the robot; the arguments are Gymnasium's."""
@@ -257,11 +257,13 @@ def _ant_weights(
 
 
 TASKS = {
-    "Reacher": Task("Reacher-v5", Reacher, 50, Reacher.factors, _reacher_weights),
-    "HalfCheetah": Task("HalfCheetah-v5", HalfCheetah, 1000, HalfCheetah.factors, _cheetah_weights),
-    "Hopper": Task("Hopper-v5", Hopper, 1000, Hopper.factors, _walking_weights),
-    "Walker2d": Task("Walker2d-v5", Walker2d, 1000, Walker2d.factors, _walking_weights),
-    "Ant": Task("Ant-v5", Ant, 1000, Ant.factors, _ant_weights),
+    "Reacher": Task("Reacher-v5", Reacher, 50, Reacher.factor_names, _reacher_weights),
+    "HalfCheetah": Task(
+        "HalfCheetah-v5", HalfCheetah, 1000, HalfCheetah.factor_names, _cheetah_weights
+    ),
+    "Hopper": Task("Hopper-v5", Hopper, 1000, Hopper.factor_names, _walking_weights),
+    "Walker2d": Task("Walker2d-v5", Walker2d, 1000, Walker2d.factor_names, _walking_weights),
+    "Ant": Task("Ant-v5", Ant, 1000, Ant.factor_names, _ant_weights),
 }
 """Every task of this file by name."""
 

@@ -102,7 +102,7 @@ def fit(
 
     Raises:
         ValueError: no comparisons, no weight, or a setting out of range.
-        RuntimeError: the loss is no longer finite; the parameters are those of the step before.
+        RuntimeError: the loss is no longer finite; the step that it belongs to was not taken.
     """
     _check(comparisons, epochs, batch_pairs, validation_share)
     held = _held_out(len(comparisons), validation_share)
@@ -139,8 +139,8 @@ class _Table(NamedTuple):
         sides = [side.padded(steps) for side in (comparisons.a, comparisons.b)]
         features = torch.stack([model.features(side) for side in sides], 1)
         mask = torch.stack([as_tensor(side.mask) for side in sides], 1)
-        columns = comparisons.label, comparisons.weight / comparisons.weight.mean()
-        label, weight = (as_tensor(one).to(features) for one in columns)
+        relative = comparisons.weight / max(comparisons.weight.mean(), np.finfo(np.float64).tiny)
+        label, weight = (as_tensor(one).to(features) for one in (comparisons.label, relative))
         rater_id = as_tensor(comparisons.rater_id).to(features.device)
         mask = mask.to(features.device).flatten(1)
         return cls(features.flatten(1), mask, label, weight, rater_id, steps)

@@ -70,8 +70,10 @@ class RewardModel(nn.Module):
         return sum(self.encoder.hidden)
 
     def features(self, segments: Segments) -> Float[Tensor, " batch steps features"]:
-        """Normalised rows of numbers, on the model's device."""
+        """Rows of numbers on the model's device; as they are until :meth:`normalise` was called."""
         rows = self.step_features(segments).to(self.device)
+        if self.feature_count == 0:
+            return rows
         scale = self.feature_variance.sqrt()
         scale = torch.where(scale > CONSTANT, scale, torch.ones_like(scale))
         rows -= self.feature_mean.to(rows.dtype)
@@ -97,9 +99,19 @@ class RewardModel(nn.Module):
 
     @torch.no_grad()
     def member_rewards(self, segments: Segments) -> Float[Tensor, " members batch steps"]:
-        """Each member's rewards as fitted, without gradient; zeros at padding."""
+        """Each member's rewards as fitted, without gradient; zeros at padding.
+
+        Raises:
+            RuntimeError: a reward is NaN or infinite.
+        """
         mask = as_tensor(segments.mask).to(self.device)
-        return self.head.rewards(self._outputs(segments)) * mask
+        rewards = self.head.rewards(self._outputs(segments)) * mask
+        if not torch.isfinite(rewards).all():
+            raise RuntimeError(
+                "RewardModel: a reward is NaN or infinite, so a fit has gone astray; go back to a "
+                "saved model, and lower the learning rate."
+            )
+        return rewards
 
     def rewards(
         self, segments: Segments, aggregate: Aggregator = mean_reward

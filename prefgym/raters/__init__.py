@@ -42,8 +42,17 @@ class Rater(Protocol):
         ``probability(a, b) + probability(b, a)`` is 1.
         """
 
-    def adapted(self, mean_segment_return: float) -> "Rater":
-        """The same rater for agents whose recent segments have this mean statistic."""
+
+@runtime_checkable
+class AdaptiveRater(Rater, Protocol):
+    """A rater some of whose habits are relative to how good segments are these days."""
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether it wants to be told."""
+
+    def adapted_to(self, seen: Segments) -> "AdaptiveRater":
+        """The same rater, for agents that produce segments such as these."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +96,6 @@ class ProbabilityRater:
         known: np.ndarray = 0.5 + 0.5 * (forward - backward)
         return known
 
-    def adapted(self, mean_segment_return: float) -> "ProbabilityRater":
-        """Return itself: there is nothing to adapt."""
-        return self
-
 
 @dataclass(frozen=True)
 class LabelRater:
@@ -127,10 +132,6 @@ class LabelRater:
             "Rater: a function (a, b, rng) -> Labels does not tell its choice probabilities; give "
             "a function (a, b) -> P(a ≻ b) instead, or a Rater object with a probability method."
         )
-
-    def adapted(self, mean_segment_return: float) -> "LabelRater":
-        """Return itself: there is nothing to adapt."""
-        return self
 
 
 def make_rater(

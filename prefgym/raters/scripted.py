@@ -145,6 +145,15 @@ class ScriptedRater:
         """1 where the pair is answered, 0 where it is skipped."""
         return self._judge(a, b).answered.astype(np.float64)
 
+    @property
+    def adaptive(self) -> bool:
+        """Whether skip or equal thresholds follow the agent."""
+        return self.skip != 0.0 or self.equal != 0.0
+
+    def adapted_to(self, seen: Segments) -> "ScriptedRater":
+        """:meth:`adapted` to the mean statistic of segments."""
+        return self.adapted(float(np.mean(self.statistic(seen)))) if self.adaptive else self
+
     def adapted(self, mean_segment_return: float) -> "ScriptedRater":
         """The same teacher with its skip and equal thresholds set for agents this good.
 
@@ -155,7 +164,7 @@ class ScriptedRater:
         Returns:
             A new rater, or this one if ``skip`` and ``equal`` are both 0.
         """
-        if self.skip == 0.0 and self.equal == 0.0:
+        if not self.adaptive:
             return self
         if not isfinite(mean_segment_return):
             raise ValueError(
@@ -228,7 +237,3 @@ class RandomRater:
         """½ for every pair."""
         check_pair(a, b)
         return np.full(len(a), 0.5)
-
-    def adapted(self, mean_segment_return: float) -> "RandomRater":
-        """Return itself: there is nothing to adapt."""
-        return self
