@@ -2,7 +2,7 @@
 
 Transforms take rewards ``[*batch, steps]`` with their mask and leave padded steps at zero.
 Aggregators take ``[members, ...]`` and return ``[...]``; members should share a scale first
-(:meth:`prefgym.models.RewardModel.standardise`).
+(:meth:`prefgym.models.reward_models.RewardModel.standardise`).
 """
 
 from collections.abc import Callable

@@ -1,9 +1,5 @@
 """Models of preferences: encoder × head, as an ensemble in one batched computation.
 
-The names used most stand here; the rest is in the files of this folder.
+``reward_models`` has the model that most want (``reward_model(...)``), ``fit`` the loop that fits
+any model to comparisons, ``encoders`` and ``heads`` the parts.
 """
-
-from prefgym.models.fit import adam, fit
-from prefgym.models.reward_models import RewardModel, reward_model
-
-__all__ = ["RewardModel", "adam", "fit", "reward_model"]

@@ -91,9 +91,10 @@ class StepFeatures:
 
 
 def as_tensor(values: Array) -> Tensor:
-    """Numpy or torch as torch, without a copy unless numpy forbids writing."""
-    if isinstance(values, np.ndarray) and not values.flags.writeable:
-        return torch.tensor(values)
+    """Numpy or torch as torch; copies only what torch cannot share (read-only, reversed)."""
+    if isinstance(values, np.ndarray):
+        shared = values.flags.writeable and min(values.strides, default=0) >= 0
+        return torch.from_numpy(values if shared else values.copy())
     return torch.as_tensor(values)
 
 
@@ -109,7 +110,7 @@ def _columns(values: Tensor, mask: Tensor, space: Space[Any], name: str) -> Tens
             f"StepFeatures: the {name}s of a step have shape {tuple(values.shape[2:])}, wanted "
             f"{shape} as in {space}."
         )
-    flat = values.reshape(*mask.shape, -1)
+    flat = values.flatten(2) if shape else values[..., None]
     if not _is_categorical(space):
         return torch.where(mask[..., None], flat, flat.new_zeros(())).to(torch.float32)
     counts, starts = _categories(space, flat.device)
