@@ -29,7 +29,7 @@ import torch
 from gymnasium import spaces
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.provenance import provenance, write_result
+from benchmarks.provenance import ROOT, provenance, write_result
 from benchmarks.speed.peers import peer_python
 from prefgym.comparisons import Comparisons
 from prefgym.models.encoders import rows_at_once
@@ -43,7 +43,10 @@ WANTED = {"over_imitation": 10.0, "of_matrix_products": 0.8}
 KINDS = {
     "matrix products": ("aten::bmm", "aten::baddbmm", "aten::mm"),
     "activations and their slopes": ("leaky_relu",),
-    "bias gradients and sums": ("aten::sum",),
+    "sums: bias gradients, returns": ("aten::sum",),
+    "copies: biases before the products": ("aten::copy_",),
+    "the head's products with one column": ("aten::mul",),
+    "autograd": ("_Layers", "autograd"),
     "gathering of minibatches": ("aten::index", "aten::take"),
     "optimizer": ("_fused_adam", "Optimizer", "aten::_foreach"),
 }
@@ -73,7 +76,7 @@ def main() -> None:
             "large_time_split": split,
         },
     )
-    print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    print(f"written to {path.relative_to(ROOT)}")
 
 
 def against_imitation(rounds: int, threads: int) -> dict[str, Any]:
