@@ -30,7 +30,7 @@ DOMAIN_WORDS = {
     *("prompt", "prompts", "transformers", "sb3"),
 }
 HEAVY = {"torch", "mujoco", "stable_baselines3", "transformers", "minigrid", "matplotlib"}
-IMPORT_LIMIT_S = 0.150
+OWN_IMPORT_LIMIT_S = 0.040
 
 
 def python_files() -> Iterator[Path]:
@@ -154,19 +154,15 @@ def test_a_tabular_environment_needs_no_torch(tmp_path: Path) -> None:
 
 
 def test_importing_prefgym_is_fast(tmp_path: Path) -> None:
-    # Processor time of one thread, Gymnasium and NumPy included: what a user waits for on a quiet
-    # machine. The best of several, because other tests run beside this one.
+    # `import prefgym` shall take less than 150 ms; Gymnasium with NumPy takes about 105 ms of them
+    # on a quiet machine, so this holds our own share. Processor time, the best of several, because
+    # other tests run beside this one.
     code = (
-        "import time; start = time.process_time(); import prefgym\n"
+        "import time, gymnasium; start = time.process_time(); import prefgym\n"
         "print(time.process_time() - start)"
     )
-    one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    taken_s = []
-    for _ in range(20):
-        taken_s.append(float(python(code, tmp_path, **SOURCE, **one_thread)))
-        if min(taken_s) < IMPORT_LIMIT_S:
-            break
-    assert min(taken_s) < IMPORT_LIMIT_S, taken_s
+    taken_s = [float(python(code, tmp_path, **SOURCE)) for _ in range(5)]
+    assert min(taken_s) < OWN_IMPORT_LIMIT_S, taken_s
 
 
 # --- what is shipped --------------------------------------------------------------------------
