@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from prefgym.parquet import Arrays, Key, Record, difference, layout, open_files
+from prefgym.parquet import Arrays, difference, layout
+from prefgym.preference_files import Key, Record, open_files
 from prefgym.segments import Segments
 
 UNNUMBERED = -1
@@ -116,7 +117,6 @@ class Comparisons:
             meaning=meanings[0],
             **columns,
         )
-
 
     def arrays(self) -> dict[str, Any]:
         """Every array by name, those of the sides under "a" and "b"; for :meth:`from_arrays`."""
@@ -368,7 +368,7 @@ class PreferenceDataset:
     def _layout(self) -> dict[str, Any]:
         if self._files is not None:
             return self._files.layout
-        return layout(*_rows(self._chunks[0])) if self._chunks else {}
+        return layout(*_rows(self._chunks[0].take(slice(1)))) if self._chunks else {}
 
     def _new_skips(self, skipped: int | np.integer[Any] | Int[np.ndarray, " skipped"]) -> list[int]:
         if isinstance(skipped, np.ndarray):

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefgym import parquet
+from prefgym import parquet, preference_files
 from prefgym.comparisons import Comparisons, PreferenceDataset
 from prefgym.segments import Segments
 
@@ -133,7 +135,7 @@ def test_shorter_segments_are_padded_on_reading(tmp_path: Path) -> None:
 
 
 def test_many_appends_leave_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "MERGED_AT_ONCE", 4)
+    monkeypatch.setattr(preference_files, "MERGED_AT_ONCE", 4)
     dataset = PreferenceDataset(tmp_path)
     for number in range(40):
         dataset.append(comparisons(number, 1), skipped=1)
@@ -152,7 +154,7 @@ def test_files_that_a_kill_left_unmerged_are_merged_later(
 ) -> None:
     dataset = PreferenceDataset(tmp_path)
     for number in range(7):
-        monkeypatch.setattr(parquet, "MERGED_AT_ONCE", 3 if number == 6 else 100)
+        monkeypatch.setattr(preference_files, "MERGED_AT_ONCE", 3 if number == 6 else 100)
         dataset.append(comparisons(number, 1))
     assert len(parts(tmp_path)) == 1
     assert_holds(PreferenceDataset.open(tmp_path), 7)
@@ -181,10 +183,10 @@ WRITER = """
 import sys
 sys.path.insert(0, {tests!r})
 import test_parquet
-from prefgym import parquet
+from prefgym import parquet, preference_files
 from prefgym.comparisons import PreferenceDataset
 
-parquet.MERGED_AT_ONCE = 3
+preference_files.MERGED_AT_ONCE = 3
 dataset = PreferenceDataset({directory!r})
 while True:
     count = len(dataset)
@@ -193,34 +195,51 @@ while True:
 """
 
 
-def writer(directory: Path) -> "subprocess.Popen[str]":
-    code = WRITER.format(tests=str(Path(__file__).parent), directory=str(directory))
+def started(code: str, directory: Path) -> "subprocess.Popen[str]":
+    """Start a Python process on the directory."""
     paths = [str(Path(parquet.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [
+            sys.executable,
+            "-c",
+            code.format(tests=str(Path(__file__).parent), directory=str(directory)),
+        ],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
     )
 
 
+@contextmanager
+def writing(directory: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Give a process that has begun to append and goes on until it is killed."""
+    process = started(WRITER, directory)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
 def test_a_killed_writer_loses_nothing_and_doubles_nothing(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    acknowledged = (0, 0)
     for _ in range(4):
-        process = writer(tmp_path)
-        assert process.stdout is not None
-        lines = [process.stdout.readline()]  # it has begun
-        time.sleep(rng.uniform(0.0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        lines += process.stdout.read().splitlines()
-        process.stdout.close()
-        process.wait()
-        whole = [line.split() for line in lines if len(line.split()) == 2]
-        acknowledged = int(whole[-1][0]), int(whole[-1][1])
+        with writing(tmp_path) as process:
+            time.sleep(rng.uniform(0.0, 0.3))
+            process.send_signal(signal.SIGKILL)
+            assert process.stdout is not None
+            lines = [line.split() for line in process.stdout.read().splitlines()]
         dataset = PreferenceDataset.open(tmp_path)
-        assert acknowledged[0] <= len(dataset) <= acknowledged[0] + 2
+        acknowledged = [int(line[0]) for line in lines if len(line) == 2]
+        if acknowledged:
+            assert acknowledged[-1] <= len(dataset) <= acknowledged[-1] + 2
         assert dataset.skipped == len(dataset) // 2
         assert_holds(dataset, len(dataset))
     dataset.append(comparisons(len(dataset), 2))  # the lock of the dead is free
@@ -270,7 +289,7 @@ def test_an_interrupt_behind_the_write_does_not_double_it(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(parquet.PreferenceFiles, "_add", interrupted)
+        patch.setattr(preference_files.PreferenceFiles, "_add", interrupted)
         with pytest.raises(KeyboardInterrupt):
             dataset.append(comparisons(2, 2), skipped=1)
     dataset.append(comparisons(2, 2), skipped=1)
@@ -303,7 +322,7 @@ def test_leftovers_of_a_killed_writer_are_ignored_and_removed(tmp_path: Path) ->
     leftover.write_bytes(content[: len(content) // 2])
     assert_holds(PreferenceDataset.open(tmp_path), 2)
     assert leftover.exists()  # a reader removes nothing
-    parquet._OPEN.clear()
+    preference_files._OPEN.clear()
     PreferenceDataset(tmp_path).append(comparisons(2, 2))
     assert not leftover.exists()
     assert_holds(PreferenceDataset.open(tmp_path), 4)
@@ -345,7 +364,7 @@ def test_flipped_bits_are_noticed(damaged: tuple[Path, Path], rng: np.random.Gen
     sentences = []
     for place in rng.integers(4, len(content) - 8, 60):
         part.write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
-        parquet._OPEN.clear()
+        preference_files._OPEN.clear()
         try:
             dataset = PreferenceDataset.open(directory)
         except ValueError as error:
@@ -423,10 +442,7 @@ def test_nothing_to_open(tmp_path: Path) -> None:
 
 
 def test_a_second_live_writer_is_refused_and_may_read(tmp_path: Path) -> None:
-    process = writer(tmp_path)
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()
+    with writing(tmp_path) as process:
         with pytest.raises(ValueError, match=f"is being written to by process {process.pid} on"):
             PreferenceDataset(tmp_path)
         for _ in range(20):  # while the writer appends and merges
@@ -434,53 +450,47 @@ def test_a_second_live_writer_is_refused_and_may_read(tmp_path: Path) -> None:
             assert_holds(reader, len(reader))
         with pytest.raises(ValueError, match="is being written to by"):
             reader.append(comparisons(10**6, 1))
-    finally:
-        process.kill()
-        assert process.stdout is not None
-        process.stdout.close()
-        process.wait()
     reader.append(comparisons(10**6, 1))
     assert PreferenceDataset.open(tmp_path).comparisons.query_id[-1] == 10**6
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork beside threads, from 3.12 on
-@pytest.mark.parametrize("forks", [True] if hasattr(os, "fork") else [])
-def test_a_forked_child_neither_writes_nor_holds_the_lock(tmp_path: Path, forks: bool) -> None:
-    dataset = PreferenceDataset(tmp_path)
-    dataset.append(comparisons(0, 1))
-    release, wait = os.pipe()
-    child = subprocess_of(lambda: _try_to_append(dataset, release))
-    os.close(release)
-    dataset.append(comparisons(1, 1))
-    dataset.close()
-    other = writer(tmp_path)  # the child lives, and its parent gave the lock up
-    assert other.stdout is not None
-    assert other.stdout.readline().split() == ["4", "1"]
-    other.kill()
-    other.stdout.close()
-    other.wait()
-    os.write(wait, b".")
-    os.close(wait)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+FORKS = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import test_parquet
+from prefgym.comparisons import PreferenceDataset
+
+dataset = PreferenceDataset({directory!r})
+dataset.append(test_parquet.comparisons(0, 1))
+told, tell = os.pipe()
+if os.fork():
+    os.read(told, 1)  # the child has tried
+    os.kill(os.getpid(), signal.SIGKILL)
+try:
+    dataset.append(test_parquet.comparisons(1, 1))
+    print("the child wrote", flush=True)
+except ValueError as error:
+    print(error, flush=True)
+os.write(tell, b".")
+sys.stdin.read()  # live on without the parent
+"""
 
 
-def subprocess_of(act: Any) -> int:
-    """Fork a child that does ``act`` and ends with 0 if that raised nothing."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
+@pytest.mark.parametrize("code", [FORKS] if hasattr(os, "fork") else [])
+def test_a_forked_child_neither_writes_nor_keeps_the_lock_of_a_dead_parent(
+    tmp_path: Path, code: str
+) -> None:
+    parent = started(code, tmp_path)
+    assert parent.stdin is not None
+    assert parent.stdout is not None
     try:
-        act()
-        code = 0
+        assert f"is being written to by process {parent.pid}" in parent.stdout.readline()
+        assert parent.wait() == -signal.SIGKILL
+        PreferenceDataset(tmp_path).append(comparisons(1, 1))
     finally:
-        os._exit(code)
-
-
-def _try_to_append(dataset: PreferenceDataset, release: int) -> None:
-    with pytest.raises(ValueError, match="is being written to by"):
-        dataset.append(comparisons(5, 1))
-    os.read(release, 1)
+        parent.stdin.close()
+        parent.stdout.close()
+    assert_holds(PreferenceDataset.open(tmp_path), 2)
 
 
 def test_two_data_sets_of_one_process_share_a_directory(tmp_path: Path) -> None:
@@ -510,13 +520,8 @@ def test_what_another_writer_added_meanwhile_is_not_written_again(tmp_path: Path
     mine = PreferenceDataset(tmp_path)
     mine.append(comparisons(0, 2))
     mine.close()
-    other = writer(tmp_path)
-    assert other.stdout is not None
-    other.stdout.readline()
-    other.kill()
-    other.stdout.read()
-    other.stdout.close()
-    other.wait()
+    with writing(tmp_path):
+        pass
     mine.append(comparisons(2, 2))
     reopened = PreferenceDataset.open(tmp_path)
     assert_holds(reopened, len(reopened))

@@ -19,7 +19,7 @@ from prefgym.converters.arrays import (
 from prefgym.converters.imitation import from_imitation, to_imitation
 from prefgym.converters.trl import from_trl, rendering, to_trl, write_rows
 from prefgym.names import lookup
-from prefgym.parquet import open_files
+from prefgym.preference_files import is_ours, open_files
 
 __all__ = [
     "READERS",
@@ -89,7 +89,7 @@ def convert(
     Raises:
         ValueError: an unknown format, or data that the format does not allow.
     """
-    if _is_ours(Path(source)):
+    if is_ours(Path(source)):
         writer = lookup(format, WRITERS, "format to write")
         writer(PreferenceDataset.open(source), Path(target))
         return inspect(source)
@@ -137,10 +137,6 @@ def _line(value: Any) -> str:
     if isinstance(value, list):
         return " to ".join(map(str, value))
     return str(value)
-
-
-def _is_ours(path: Path) -> bool:
-    return path.is_dir() and ((path / "_prefgym.json").exists() or any(path.glob("part-*.parquet")))
 
 
 def _contents(comparisons: Comparisons) -> dict[str, Any]:
