@@ -261,8 +261,6 @@ class EpisodeStore:
         if len(which) and (which.min() < 0 or which.max() >= len(table)):
             raise ValueError(self._lost(index))
         first, lane = table["first"][which], table["lane"][which]
-        if (first + index.start < self._oldest()[lane]).any():
-            raise ValueError(self._lost(index))
         beyond = (index.start < 0) | (index.start + index.length > table["steps"][which])
         if beyond.any():
             odd = int(np.argmax(beyond))
@@ -271,6 +269,8 @@ class EpisodeStore:
                 f" {index.episode[odd]} were asked for, which has {table['steps'][which][odd]};"
                 " a segment must lie within its episode."
             )
+        if (first + index.start < self._oldest()[lane]).any():
+            raise ValueError(self._lost(index))
         column = np.arange(steps)
         rows = (first + index.start)[:, None] + np.minimum(column, index.length[:, None] - 1)
         mask = column < index.length[:, None]
