@@ -7,6 +7,7 @@ pair that its rater skipped is absent, and counted.
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,6 +162,7 @@ class PreferenceDataset:
         """
         self._meaning = meaning
         self._chunks: list[Comparisons] = []
+        self._shape: dict[str, Any] = {}
         self._records: dict[Key, Record] = {}
         self._skipped: list[int] = []
         self._files = None if directory is None else open_files(directory, meaning)
@@ -262,7 +264,8 @@ class PreferenceDataset:
                 "of segments; give every question its own query id."
             )
         fresh = np.array([key not in self._records for key in keys], bool)
-        batch, digests = batch.take(fresh), digests[fresh]
+        if not fresh.all():
+            batch, digests = batch.take(fresh), digests[fresh]
         ids = self._new_skips(skipped)
         if self._files is not None:
             batch = _as_recorded(batch, _records(batch, digests), self._files.records)
@@ -337,8 +340,10 @@ class PreferenceDataset:
     def _load(self) -> None:
         if self._files is not None:
             arrays, self._meaning = self._files.read()
-            self._chunks = [_from_rows(arrays, self._meaning)] if arrays else []
             self._records = dict(self._files.records)
+            self._chunks = [_from_rows(arrays, self._meaning)] if arrays else []
+            if arrays and len(arrays["digest"]) > len(self._records):
+                self._chunks = [self._chunks[0].take(_first_of_each(arrays))]
             self._skipped = list(self._files.skipped)
 
     def _known(self) -> tuple[dict[Key, Record], list[int]]:
@@ -368,7 +373,9 @@ class PreferenceDataset:
     def _layout(self) -> dict[str, Any]:
         if self._files is not None:
             return self._files.layout
-        return layout(*_rows(self._chunks[0].take(slice(1)))) if self._chunks else {}
+        if not self._shape and self._chunks:
+            self._shape = layout(*_rows(self._chunks[0].take(slice(1))))
+        return self._shape
 
     def _new_skips(self, skipped: int | np.integer[Any] | Int[np.ndarray, " skipped"]) -> list[int]:
         if isinstance(skipped, np.ndarray):
@@ -451,9 +458,7 @@ def _owned(batch: Comparisons) -> Comparisons:
 
     def owned(segments: Segments) -> Segments:
         arrays = segments.numpy().arrays()
-        return Segments.from_arrays(
-            {name: one if one.base is None else one.copy() for name, one in arrays.items()}
-        )
+        return Segments.from_arrays({name: one.copy() for name, one in arrays.items()})
 
     return batch.replace(a=owned(batch.a), b=owned(batch.b))
 
@@ -488,6 +493,16 @@ def _from_rows(arrays: Arrays, meaning: str) -> Comparisons:
     return Comparisons(
         a=side("a"), b=side("b"), meaning=meaning, **{name: arrays[name] for name in _COLUMNS}
     )
+
+
+def _first_of_each(arrays: Arrays) -> np.ndarray:
+    """Rows without those that came before: somebody copied a file under another name."""
+    names = ("query_id", "rater_id", "digest")
+    keys = zip(*(arrays[name].tolist() for name in names), strict=True)
+    first: dict[Any, int] = {}
+    for row, key in enumerate(keys):
+        first.setdefault(key, row)
+    return np.array(list(first.values()))
 
 
 def _records(batch: Comparisons, digests: np.ndarray) -> dict[Key, Record]:
@@ -526,10 +541,17 @@ def _hashed(array: np.ndarray) -> np.ndarray:
     """Linear hash of the bytes of each row, ``[B]``; zeros at its end change nothing."""
     width = math.prod(array.shape[1:])
     octets = np.ascontiguousarray(array).reshape(len(array), width).view(np.uint8)
-    octets = np.pad(octets, ((0, 0), (0, -octets.shape[1] % 8)))
+    missing = -octets.shape[1] % 8
+    if missing:
+        octets = np.pad(octets, ((0, 0), (0, missing)))
     words = octets.view(np.uint64)
-    weights = _scrambled(np.arange(1, words.shape[1] + 1, dtype=np.uint64))
-    return _scrambled(np.asarray(words @ (weights | np.uint64(1))))
+    return _scrambled(np.asarray(words @ _weights(words.shape[1])))
+
+
+@lru_cache(maxsize=32)
+def _weights(words: int) -> np.ndarray:
+    """Odd numbers, the same at the same place for every width."""
+    return _scrambled(np.arange(1, words + 1, dtype=np.uint64)) | np.uint64(1)
 
 
 def _scrambled(values: np.ndarray) -> np.ndarray:

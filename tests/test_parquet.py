@@ -428,6 +428,15 @@ def test_a_directory_keeps_its_meaning(tmp_path: Path) -> None:
         PreferenceDataset(tmp_path / "new", meaning="regret")
 
 
+def test_a_copied_file_counts_once(damaged: tuple[Path, Path]) -> None:
+    directory, part = damaged
+    (directory / "part-00000009-00000009.parquet").write_bytes(part.read_bytes())
+    dataset = PreferenceDataset(directory)
+    assert_holds(dataset, 4)
+    dataset.append(comparisons(4, 1))
+    assert_holds(PreferenceDataset.open(directory), 5)
+
+
 def test_nothing_to_open(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no preferences"):
         PreferenceDataset.open(tmp_path)
