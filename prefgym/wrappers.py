@@ -209,6 +209,10 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         """Ask the rater about pairs of segments now; see :meth:`Elicitor.compare`."""
         return self.elicitor.compare(a, b)
 
+    def rewind(self) -> None:
+        """Begin with the first question again; what the disk has is not asked a second time."""
+        self.elicitor.rewind()
+
     def get_wrapper_attr(self, name: str) -> Any:
         """As single environments have it: an attribute of this layer or of one below."""
         found = find_attribute(self, name)

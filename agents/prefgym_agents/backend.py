@@ -86,7 +86,7 @@ class PolicyBackend(Protocol):
         """The policy's parameters alone, copied."""
         ...
 
-    def load_snapshot(self, parameters: Mapping[str, np.ndarray]) -> None:
+    def load_snapshot(self, parameters: Mapping[str, Any]) -> None:
         """Act as a :meth:`snapshot` did."""
         ...
 

@@ -1,6 +1,6 @@
 """How good a policy really is: true returns of fresh episodes."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 import prefgym  # noqa: F401  (registers the ids)
 
 
+@runtime_checkable
 class Predicts(Protocol):
     """Anything that acts as Stable-Baselines3's models do."""
 

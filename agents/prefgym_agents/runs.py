@@ -45,7 +45,7 @@ def create(folder: Path, config: Mapping[str, Any]) -> None:
     if (folder / "config.json").exists():
         raise RunError(
             f"{folder} already holds a run; resume it with --resume {folder}, or choose another"
-            " folder with --run."
+            " folder with --out."
         )
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints.write_json(
@@ -113,6 +113,8 @@ def train(
     found = latest_checkpoint(folder)
     if found is not None:
         learner.load(found)
+    else:
+        learner.env.rewind()  # killed before its first checkpoint, it may have asked already
     begun = learner.policy.num_timesteps if found is not None else 0
     saved_at = begun
     with ExitStack() as stack:

@@ -118,8 +118,8 @@ class SB3Backend:
             for name, value in self.model.policy.state_dict().items()
         }
 
-    def load_snapshot(self, parameters: Mapping[str, np.ndarray]) -> None:
-        """Act as a :meth:`snapshot` did."""
+    def load_snapshot(self, parameters: Mapping[str, Any]) -> None:
+        """Act as a :meth:`snapshot` did; arrays or tensors."""
         self.model.policy.load_state_dict(
             {name: torch.as_tensor(value) for name, value in parameters.items()}
         )

@@ -1,0 +1,204 @@
+"""The learner: its schedule, its presets, what it may read, and that it learns."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import prefgym  # noqa: F401
+from benchmarks.claims import leak
+from prefgym.checkpoints import CheckpointError
+from prefgym_agents.evaluation import RandomPolicy, evaluate
+from prefgym_agents.learner import Learner
+from prefgym_agents.oracle import TrueReward
+from prefgym_agents.reward_learning import PRESETS, Config, RewardLearning
+from prefgym_agents.sb3 import sb3_backend
+
+LEARNERS: dict[str, Any] = {
+    "reward-learning": lambda backend: RewardLearning(
+        backend, labels=20, sessions=2, epochs=3, start_steps=100, hidden=(16,)
+    ),
+    "true-reward": TrueReward,
+}
+"""Every learner, small; a new one is tested by being named here."""
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "PPO": {"n_steps": 64, "n_epochs": 2},
+    "SAC": {"learning_starts": 100, "batch_size": 32},
+}
+
+
+def make(
+    name: str = "reward-learning", algorithm: str = "PPO", seed: int = 0, **asked: Any
+) -> Learner:
+    env = gym.make_vec("prefgym/Pendulum-v0", num_envs=2, segment_steps=10, **asked)
+    backend = sb3_backend(algorithm, env, seed=seed, **ALGORITHMS[algorithm])
+    learner: Learner = LEARNERS[name](backend)
+    return learner
+
+
+@pytest.fixture(params=LEARNERS)
+def name(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+class TestContract:
+    """What every learner keeps, on every kind of backend."""
+
+    def test_equal_seeds_give_equal_agents(self, name: str, algorithm: str) -> None:
+        prints = [leak.fingerprint(make(name, algorithm, seed=3).learn(384)) for _ in range(2)]
+        assert prints[0] == prints[1]
+
+    def test_other_seeds_give_other_agents(self, name: str, algorithm: str) -> None:
+        prints = [leak.fingerprint(make(name, algorithm, seed=s).learn(384)) for s in (1, 2)]
+        assert prints[0] != prints[1]
+
+    def test_every_metric_is_a_finite_number(self, name: str, algorithm: str) -> None:
+        for _, metrics in make(name, algorithm).iterations(512):
+            assert all(np.isfinite(value) for value in metrics.values()), metrics
+
+    def test_saved_and_loaded_it_goes_on_bit_for_bit(
+        self, name: str, algorithm: str, run_folder: Any
+    ) -> None:
+        first = make(name, algorithm)
+        turns = first.iterations(768)
+        for steps, _ in turns:
+            if steps >= 384:
+                break
+        first.save(run_folder / "saved")
+        for _ in turns:
+            pass
+        second = make(name, algorithm, seed=77).load(run_folder / "saved").learn(768)
+        assert leak.fingerprint(first) == leak.fingerprint(second)
+        if isinstance(first, RewardLearning):
+            ours, theirs = (one.env.preferences.comparisons for one in (first, second))
+            assert np.array_equal(ours.label, theirs.label)
+            assert np.array_equal(ours.a.observations, theirs.a.observations)
+
+
+def test_a_learner_of_another_kind_is_not_loaded(run_folder: Any) -> None:
+    make("true-reward").learn(256).save(run_folder / "saved")
+    with pytest.raises(CheckpointError, match="holds a TrueReward"):
+        make("reward-learning").load(run_folder / "saved")
+
+
+def test_settings_that_do_not_fit_are_told_apart(run_folder: Any) -> None:
+    make().learn(256).save(run_folder / "saved")
+    env = gym.make_vec("prefgym/CartPole-v0", num_envs=2)
+    other = RewardLearning(sb3_backend("PPO", env, n_steps=64))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        other.load(run_folder / "saved")
+
+
+def test_learning_nothing_is_said() -> None:
+    learner = make("true-reward").learn(256)
+    with pytest.raises(ValueError, match="would do nothing"):
+        learner.learn(256)
+    assert learner.learn(128, reset_num_timesteps=False).policy.num_timesteps == 384
+
+
+def test_stable_baselines_callbacks_work_and_can_stop() -> None:
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    class Stop(BaseCallback):
+        def _on_step(self) -> bool:
+            return self.n_calls < 100
+
+    learner = make().learn(2000, callback=Stop())
+    assert learner.policy.num_timesteps == 200
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_runs(preset: str) -> None:
+    env = gym.make_vec("prefgym/Pendulum-v0", num_envs=2, segment_steps=10)
+    backend = sb3_backend("SAC", env, seed=0, learning_starts=100, batch_size=32)
+    explore = min(200, PRESETS[preset].explore_steps)
+    learner = RewardLearning(
+        backend, preset, labels=10, sessions=2, epochs=2, start_steps=100, explore_steps=explore
+    ).learn(400)
+    assert learner.sessions == 2
+    assert len(learner.env.preferences) == 10
+
+
+def test_an_unknown_preset_names_its_neighbours() -> None:
+    backend = sb3_backend("PPO", gym.make_vec("prefgym/Pendulum-v0", num_envs=2), n_steps=64)
+    with pytest.raises(ValueError, match="pebble"):
+        RewardLearning(backend, "pebbel")
+
+
+@pytest.mark.parametrize(("labels", "sessions"), [(20, 4), (7, 3), (5, 9), (1, 1)])
+def test_the_whole_budget_is_asked_and_no_more(labels: int, sessions: int) -> None:
+    env = gym.make_vec("prefgym/Pendulum-v0", num_envs=2, segment_steps=10, budget=labels)
+    learner = RewardLearning(
+        sb3_backend("PPO", env, seed=0, n_steps=64, n_epochs=1),
+        labels=labels,
+        sessions=sessions,
+        epochs=1,
+        start_steps=0,
+        hidden=(8,),
+    ).learn(2560)
+    assert len(env.preferences) == labels
+    assert learner.told["pref/labelled"] == labels
+
+
+@pytest.mark.parametrize("queries", ["uniform", "disagreement", "entropy", "k-centre"])
+def test_every_way_of_choosing_pairs(queries: Any) -> None:
+    env = gym.make_vec("prefgym/Pendulum-v0", num_envs=2, segment_steps=10)
+    learner = RewardLearning(
+        sb3_backend("PPO", env, seed=0, n_steps=64, n_epochs=1),
+        Config(labels=12, sessions=3, epochs=2, start_steps=0, hidden=(8,), queries=queries),
+    ).learn(1280)
+    assert len(env.preferences) == 12
+    assert learner.sessions == 3
+
+
+def test_the_model_agrees_with_the_truth_in_the_end() -> None:
+    env = gym.make_vec("prefgym/Pendulum-v0", num_envs=4)
+    learner = RewardLearning(
+        sb3_backend("PPO", env, seed=0, n_steps=256, n_epochs=1), labels=150, sessions=3
+    ).learn(8 * 1024)
+    assert learner.told["reward_model/true_return_corr"] > 0.9
+
+
+def test_a_coins_answers_teach_nothing() -> None:
+    env = gym.make_vec("prefgym/Pendulum-v0", num_envs=4, rater="random")
+    learner = RewardLearning(
+        sb3_backend("PPO", env, seed=0, n_steps=256, n_epochs=1), labels=150, sessions=3, epochs=20
+    ).learn(8 * 1024)
+    assert abs(learner.told["reward_model/true_return_corr"]) < 0.6
+
+
+def test_the_scrambled_truth_changes_nothing() -> None:
+    result = leak.run(0, quick=True)
+    assert result.holds
+
+
+def test_where_episodes_end_early_the_constant_of_the_reward_is_kept() -> None:
+    env = gym.make_vec("prefgym/CartPole-v0", num_envs=2)
+    learner = RewardLearning(
+        sb3_backend("PPO", env, seed=0, n_steps=128, n_epochs=1), labels=20, sessions=1, epochs=5
+    ).learn(1280)
+    assert learner.store.any_terminated
+    assert not learner.model.reward_mean.any()
+
+
+def test_evaluation_is_a_function_of_policy_and_seed() -> None:
+    env = gym.make("prefgym/Pendulum-v0")
+    first, second = (
+        evaluate(RandomPolicy(env.action_space, seed=1), "prefgym/Pendulum-v0", episodes=4, seed=9)
+        for _ in range(2)
+    )
+    assert first.shape == (4,)
+    assert np.array_equal(first, second)
+    assert (first < 0).all()
+
+
+def test_evaluation_leaves_the_generators_of_training_alone() -> None:
+    learner = make()
+    learner.learn(256)
+    before = torch.get_rng_state()
+    evaluate(learner, "prefgym/Pendulum-v0", episodes=2)
+    assert torch.equal(before, torch.get_rng_state())
