@@ -16,7 +16,7 @@ import numpy as np
 from prefgym.comparisons import Comparisons, Labels, PreferenceDataset
 from prefgym.raters import AdaptiveRater, Rater
 from prefgym.segments import Segments
-from prefgym.store import EpisodeStore
+from prefgym.store import EpisodeStore, SegmentIndex
 
 SAMPLE = 64
 """Segments from which a rater learns what to expect."""
@@ -173,14 +173,14 @@ class Elicitor:
     def get_state(self) -> dict[str, Any]:
         """Where the schedule stands; the answers themselves only if no directory keeps them."""
         held = self.preferences
-        in_memory = held.directory is None and len(held) > 0
+        in_memory = held.directory is None and held.asked > 0
         return {
             "entropy": self._entropy,
             "waited": self._waited,
             "queries": self.queries,
             "labels": len(held),
             "skipped": held.skipped,
-            "answers": held.comparisons.arrays() if in_memory else None,
+            "answers": self._answers().arrays() if in_memory else None,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -206,6 +206,14 @@ class Elicitor:
         self.preferences.truncated_to(0, 0)
         self.rater = self._unadapted
         self.queries = self._waited = 0
+
+    def _answers(self) -> Comparisons:
+        """All of them; a batch of none where every question was skipped."""
+        if len(self.preferences):
+            return self.preferences.comparisons
+        nothing = np.zeros(0, np.int64)
+        none = self.store.segments(SegmentIndex(nothing, nothing, nothing), 1)
+        return Comparisons(none, none, np.zeros(0), meaning=self.rater.meaning)
 
     def _ask(self, a: Segments, b: Segments, numbers: np.ndarray) -> Labels:
         """The rater's answers, or those that an earlier life of this run was given."""
