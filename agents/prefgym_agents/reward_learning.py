@@ -33,7 +33,7 @@ from prefgym.comparisons import Comparisons
 from prefgym.losses import lapsing, logistic
 from prefgym.metrics import pearson
 from prefgym.models.fit import adam, fit
-from prefgym.models.reward_models import reward_model
+from prefgym.models.reward_models import RewardModel, reward_model
 from prefgym.names import lookup
 from prefgym.segments import Segments
 from prefgym_agents.backend import PolicyBackend
@@ -120,6 +120,7 @@ class RewardLearning(Learner):
     Args:
         policy: who acts and improves; its environment is asked for preferences.
         config: the settings, or the name of a preset.
+        model: a reward model of your own; by default an ensemble as the settings say.
         tensorboard_log: folder for TensorBoard.
         verbose: 1 prints tables.
         **changes: single settings that differ from ``config``.
@@ -132,6 +133,7 @@ class RewardLearning(Learner):
         policy: PolicyBackend,
         config: Config | str = "default",
         *,
+        model: RewardModel | None = None,
         tensorboard_log: str | Path | None = None,
         verbose: int = 0,
         **changes: Any,
@@ -143,7 +145,7 @@ class RewardLearning(Learner):
         self.store = self.env.store
         self.segment_steps = self.env.segment_steps
         self.env.stop_emitting()
-        self.model = reward_model(
+        self.model = model or reward_model(
             self.env.single_observation_space,
             self.env.single_action_space,
             members=self.config.members,
