@@ -14,7 +14,8 @@ class EnvironmentSpec:
     """The middle of ``prefgym/<name>-v0``."""
     module: str
     """Holds ``raw(**kwargs)`` and, where there is a batched form, ``raw_vector``."""
-    max_episode_steps: int
+    max_episode_steps: int | None
+    """Episodes are cut off after so many steps; None: they end by themselves."""
     segment_steps: int
     query_every: int
     rater: str = "partial-return"
@@ -37,7 +38,7 @@ def _control(name: str, limit: int, steps: int, module: str = "control") -> Envi
 ENVIRONMENTS: dict[str, EnvironmentSpec] = {
     one.id: one
     for one in (
-        EnvironmentSpec("Condorcet", "prefgym_envs.condorcet", 1, 1, 100, "game", batched=True),
+        EnvironmentSpec("Condorcet", "prefgym_envs.condorcet", None, 1, 100, "game", batched=True),
         EnvironmentSpec("Delivery", "prefgym_envs.delivery", 200, 3, 100, "regret", batched=True),
         EnvironmentSpec(
             "RandomMDP", "prefgym_envs.random_mdps", 200, 3, 100, "regret", batched=True
@@ -62,8 +63,8 @@ def register() -> None:
         if one.id not in gym.registry:
             gym.register(
                 one.id,
-                entry_point="prefgym.wrappers:make",
-                vector_entry_point="prefgym.wrappers:make_vector",
+                entry_point="prefgym.making:make",
+                vector_entry_point="prefgym.making:make_vector",
                 max_episode_steps=one.max_episode_steps,
                 reward_threshold=one.reward_threshold,
                 kwargs={"task": one.name},

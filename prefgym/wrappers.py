@@ -7,23 +7,19 @@ segments themselves stay in the store.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import AutoresetMode
-from gymnasium.wrappers import TimeLimit
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from prefgym.comparisons import Comparisons, PreferenceDataset
 from prefgym.elicitation import Elicitor, Schedule
-from prefgym.names import lookup
 from prefgym.raters import ProbabilityRater, Rater, make_rater
-from prefgym.registration import ENVIRONMENTS, EnvironmentSpec
+from prefgym.registration import ENVIRONMENTS
 from prefgym.segments import Segments
 from prefgym.store import EpisodeStore
 from prefgym.vector import ReplayableVectorEnv
@@ -82,7 +78,7 @@ class PreferenceEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             value_source=value_source,
         )
         gym.Wrapper.__init__(self, env)
-        _check_length(segment_steps, *_limit(env))
+        check_length(segment_steps, *_limit(env))
         schedule = Schedule(segment_steps, query_every, budget, recent)
         self.store = EpisodeStore(
             env.observation_space, env.action_space, 1, capacity, _factor_names(env)
@@ -176,7 +172,7 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         value_source: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__(env)
-        _check_length(segment_steps, *_limit(env))
+        check_length(segment_steps, *_limit(env))
         schedule = Schedule(segment_steps, query_every, budget, recent)
         self.autoreset_mode = AutoresetMode(env.metadata.get("autoreset_mode", "NextStep"))
         self.store = EpisodeStore(
@@ -277,14 +273,14 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         Raises:
             ValueError: the wrapped vector environment cannot be resumed.
         """
-        if find_attribute(self.env, "get_state") is None:
+        vector: Any = self.env.unwrapped
+        if not hasattr(vector, "get_state"):
             raise ValueError(
-                f"{type(self.env.unwrapped).__name__} cannot be resumed exactly; make the"
+                f"{type(vector).__name__} cannot be resumed exactly; make the"
                 " environment with gymnasium.make_vec on a prefgym id, or wrap your factories in"
                 " prefgym.vector.ReplayableVectorEnv."
             )
-        inner = find_attribute(self.env, "get_state")()
-        state = {f"env/{name}": value for name, value in inner.items()}
+        state = {f"env/{name}": value for name, value in vector.get_state().items()}
         state |= {f"store/{name}": value for name, value in self.store.state().items()}
         state |= {f"ask/{name}": value for name, value in self.elicitor.get_state().items()}
         return state | {"resetting": self._resetting.copy()}
@@ -295,7 +291,8 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         def part(prefix: str) -> dict[str, Any]:
             return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
 
-        find_attribute(self.env, "set_state")(part("env/"))
+        vector: Any = self.env.unwrapped
+        vector.set_state(part("env/"))
         self.store.restore(part("store/"))
         self.elicitor.set_state(part("ask/"))
         self._resetting = state["resetting"].copy()
@@ -360,104 +357,6 @@ class LearnedReward(gym.Wrapper[Any, Any, Any, Any]):
         return self._observation, reward, terminated, truncated, info
 
 
-def make(task: str, render_mode: str | None = None, **kwargs: Any) -> PreferenceEnv:
-    """Entry point of every single ``prefgym/`` environment.
-
-    Args:
-        task: the name in the id.
-        render_mode: passed to the raw environment.
-        **kwargs: arguments of :class:`PreferenceEnv`; all others go to the raw environment.
-    """
-    spec, ours, theirs = _sorted_arguments(task, kwargs)
-    _check_length(ours["segment_steps"], spec.id, spec.max_episode_steps)
-    return PreferenceEnv(_raw(spec, render_mode, theirs), **ours)
-
-
-def make_vector(
-    task: str,
-    num_envs: int = 1,
-    max_episode_steps: int | None = None,
-    autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-    render_mode: str | None = None,
-    **kwargs: Any,
-) -> PreferenceVectorEnv:
-    """Entry point of every vector ``prefgym/`` environment; one rater looks at all lanes.
-
-    Args:
-        task: the name in the id.
-        num_envs: lanes.
-        max_episode_steps: time limit; the id's own by default.
-        autoreset_mode: SAME_STEP by default, which is what Stable-Baselines3 needs.
-        render_mode: passed to the raw environments.
-        **kwargs: arguments of :class:`PreferenceVectorEnv`; others go to the raw environment.
-    """
-    spec, ours, theirs = _sorted_arguments(task, kwargs)
-    limit = spec.max_episode_steps if max_episode_steps is None else max_episode_steps
-    _check_length(ours["segment_steps"], spec.id, limit)
-    mode = AutoresetMode(autoreset_mode)
-    if spec.batched:
-        inner = import_module(spec.module).raw_vector(
-            num_envs,
-            max_episode_steps=limit,
-            autoreset_mode=mode,
-            render_mode=render_mode,
-            **theirs,
-        )
-    else:
-        inner = ReplayableVectorEnv(
-            [lambda: TimeLimit(_raw(spec, render_mode, theirs), limit)] * num_envs, mode
-        )
-    return PreferenceVectorEnv(inner, **ours)
-
-
-def _limit(env: Any) -> tuple[str, int | None]:
-    """The id of an environment, and after how many steps its episodes end, where that is known."""
-    spec = env.spec
-    if spec is None:
-        return str(env), None
-    return spec.id, spec.kwargs.get("max_episode_steps", spec.max_episode_steps)
-
-
-def _check_length(segment_steps: Any, name: str, limit: int | None) -> None:
-    """Refuse segments that no episode can hold."""
-    if limit is not None and isinstance(segment_steps, int) and 0 < limit < segment_steps:
-        raise ValueError(
-            f"segment_steps={segment_steps} is longer than an episode of {name}, which has at most"
-            f" {limit} steps; choose shorter segments."
-        )
-
-
-def _raw(
-    spec: EnvironmentSpec, render_mode: str | None, arguments: Mapping[str, Any]
-) -> gym.Env[Any, Any]:
-    shown = {} if render_mode is None else {"render_mode": render_mode}
-    env: gym.Env[Any, Any] = import_module(spec.module).raw(**shown, **arguments)
-    return env
-
-
-_OURS = {one.name for one in fields(Schedule)} | {
-    "rater",
-    "rater_kwargs",
-    "capacity",
-    "directory",
-    "value_source",
-}
-
-
-def _sorted_arguments(
-    task: str, kwargs: Mapping[str, Any]
-) -> tuple[EnvironmentSpec, dict[str, Any], dict[str, Any]]:
-    """The task, and which arguments belong to the preference layer and which to the raw task."""
-    spec = lookup(f"prefgym/{task}-v0", ENVIRONMENTS, "environment")
-    defaults = {
-        "rater": spec.rater,
-        "segment_steps": spec.segment_steps,
-        "query_every": spec.query_every,
-    }
-    ours = {**defaults, **{k: v for k, v in kwargs.items() if k in _OURS}}
-    return spec, ours, {**spec.kwargs, **{k: v for k, v in kwargs.items() if k not in _OURS}}
-
-
 def preference_layer(env: Any) -> PreferenceVectorEnv:
     """The preference layer among the wrappers of a vector environment.
 
@@ -478,18 +377,20 @@ def preference_layer(env: Any) -> PreferenceVectorEnv:
 def find_attribute(env: Any, name: str) -> Any:
     """An attribute of the outermost layer that has it; None where none does.
 
-    Gymnasium's vector environments lack ``get_wrapper_attr``. The lanes of a replayable vector
-    environment are alike, so the first one speaks for all.
+    Gymnasium's vector environments lack ``get_wrapper_attr``. The lanes of a vector environment
+    are alike, so the first one speaks for all, where it lives in this process.
     """
     layer = env
     while layer is not None:
         if hasattr(layer, name):
             return getattr(layer, name)
-        layer = layer.envs[0] if isinstance(layer, ReplayableVectorEnv) else _inner(layer)
+        layer = _inner(layer)
     return None
 
 
 def _inner(layer: Any) -> Any:
+    if isinstance(layer, ReplayableVectorEnv | SyncVectorEnv):
+        return layer.envs[0]
     return layer.env if isinstance(layer, gym.Wrapper | gym.vector.VectorWrapper) else None
 
 
@@ -524,3 +425,20 @@ def _own_values(env: Any) -> Callable[..., Any] | None:
     """The exact advantages of environments that solve themselves."""
     found: Callable[..., Any] | None = find_attribute(env, "advantages")
     return found
+
+
+def _limit(env: Any) -> tuple[str, int | None]:
+    """The id of an environment, and after how many steps its episodes end, where that is known."""
+    spec = env.spec
+    if spec is None:
+        return str(env), None
+    return spec.id, spec.kwargs.get("max_episode_steps", spec.max_episode_steps)
+
+
+def check_length(segment_steps: Any, name: str, limit: int | None) -> None:
+    """Refuse segments that no episode can hold."""
+    if limit is not None and isinstance(segment_steps, int) and 0 < limit < segment_steps:
+        raise ValueError(
+            f"segment_steps={segment_steps} is longer than an episode of {name}, which has at most"
+            f" {limit} steps; choose shorter segments."
+        )

@@ -13,7 +13,8 @@ from stable_baselines3 import PPO
 from prefgym.vector import ReplayableVectorEnv
 from prefgym.wrappers import PreferenceVectorEnv
 from prefgym_agents.backend import PolicyBackend
-from prefgym_agents.sb3 import OffPolicySB3, OnPolicySB3, RunningNormalisation, sb3_backend
+from prefgym_agents.normalisation import RunningNormalisation
+from prefgym_agents.sb3 import OffPolicySB3, OnPolicySB3, sb3_backend
 from prefgym_agents.sb3_env import GymnasiumVecEnv
 
 SMALL: dict[str, dict[str, Any]] = {

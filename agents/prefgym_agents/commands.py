@@ -129,7 +129,7 @@ def environments(words: list[str]) -> int:
         factors = ", ".join(env.get_wrapper_attr("store").factor_names)
         env.close()
         table.add_row(
-            one.id, str(one.max_episode_steps), str(one.segment_steps), one.rater, factors
+            one.id, str(one.max_episode_steps or "-"), str(one.segment_steps), one.rater, factors
         )
     console.print(table)
     console.print("raters: " + ", ".join(sorted(RATERS)), soft_wrap=True)

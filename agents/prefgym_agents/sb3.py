@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import stable_baselines3
 import torch
@@ -19,7 +18,6 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.sac.sac import SAC
@@ -29,6 +27,7 @@ from prefgym.segments import Segments
 from prefgym.store import SegmentIndex
 from prefgym.wrappers import PreferenceVectorEnv, preference_layer
 from prefgym_agents.backend import RewardFunction
+from prefgym_agents.normalisation import RunningNormalisation
 from prefgym_agents.sb3_env import GymnasiumVecEnv
 from prefgym_agents.sb3_replay import StoreReplayBuffer
 
@@ -199,41 +198,6 @@ class SB3Backend:
 
     def _set_extra_state(self, state: Mapping[str, Any]) -> None:
         return
-
-
-class RunningNormalisation(FlattenExtractor):
-    """Observations minus their mean, over their standard deviation, clipped at ten.
-
-    The statistics change between updates only, so that a rollout is collected and learned from
-    under the same ones; they are buffers, hence saved with the policy.
-    """
-
-    mean: torch.Tensor
-    variance: torch.Tensor
-    count: torch.Tensor
-
-    def __init__(self, observation_space: gym.Space[Any]) -> None:
-        super().__init__(observation_space)
-        self.register_buffer("mean", torch.zeros(self.features_dim))
-        self.register_buffer("variance", torch.ones(self.features_dim))
-        self.register_buffer("count", torch.tensor(1e-4))
-
-    def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Normalise a batch."""
-        centred = super().forward(observations) - self.mean
-        return torch.clamp(centred / torch.sqrt(self.variance + 1e-8), -10.0, 10.0)
-
-    @torch.no_grad()
-    def update(self, observations: torch.Tensor) -> None:
-        """Take a batch into the statistics (parallel variance, Chan et al. 1979)."""
-        flat = observations.to(self.mean).reshape(len(observations), -1)
-        more = float(len(flat))
-        total = self.count + more
-        shift = flat.mean(0) - self.mean
-        spread = self.variance * self.count + flat.var(0, correction=0) * more
-        self.variance.copy_((spread + shift**2 * self.count * more / total) / total)
-        self.mean += shift * more / total
-        self.count.copy_(total)
 
 
 class OnPolicySB3(SB3Backend):

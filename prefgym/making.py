@@ -1,0 +1,101 @@
+"""The entry points of every ``prefgym/`` id: a raw task, in the preference layer."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib import import_module
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import TimeLimit
+
+from prefgym.elicitation import Schedule
+from prefgym.names import lookup
+from prefgym.registration import ENVIRONMENTS, EnvironmentSpec
+from prefgym.vector import ReplayableVectorEnv
+from prefgym.wrappers import PreferenceEnv, PreferenceVectorEnv, check_length
+
+
+def make(task: str, render_mode: str | None = None, **kwargs: Any) -> PreferenceEnv:
+    """Entry point of every single ``prefgym/`` environment.
+
+    Args:
+        task: the name in the id.
+        render_mode: passed to the raw environment.
+        **kwargs: arguments of :class:`PreferenceEnv`; all others go to the raw environment.
+    """
+    spec, ours, theirs = _sorted_arguments(task, kwargs)
+    check_length(ours["segment_steps"], spec.id, spec.max_episode_steps)
+    return PreferenceEnv(_raw(spec, render_mode, theirs), **ours)
+
+
+def make_vector(
+    task: str,
+    num_envs: int = 1,
+    max_episode_steps: int | None = None,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+    render_mode: str | None = None,
+    **kwargs: Any,
+) -> PreferenceVectorEnv:
+    """Entry point of every vector ``prefgym/`` environment; one rater looks at all lanes.
+
+    Args:
+        task: the name in the id.
+        num_envs: lanes.
+        max_episode_steps: time limit; the id's own by default.
+        autoreset_mode: SAME_STEP by default, which is what Stable-Baselines3 needs.
+        render_mode: passed to the raw environments.
+        **kwargs: arguments of :class:`PreferenceVectorEnv`; others go to the raw environment.
+    """
+    spec, ours, theirs = _sorted_arguments(task, kwargs)
+    limit = spec.max_episode_steps if max_episode_steps is None else max_episode_steps
+    check_length(ours["segment_steps"], spec.id, limit)
+    mode = AutoresetMode(autoreset_mode)
+    if spec.batched:
+        inner = import_module(spec.module).raw_vector(
+            num_envs,
+            max_episode_steps=limit,
+            autoreset_mode=mode,
+            render_mode=render_mode,
+            **theirs,
+        )
+    else:
+        inner = ReplayableVectorEnv(
+            [lambda: _limited(_raw(spec, render_mode, theirs), limit)] * num_envs, mode
+        )
+    return PreferenceVectorEnv(inner, **ours)
+
+
+def _limited(env: gym.Env[Any, Any], limit: int | None) -> gym.Env[Any, Any]:
+    return env if limit is None else TimeLimit(env, limit)
+
+
+def _raw(
+    spec: EnvironmentSpec, render_mode: str | None, arguments: Mapping[str, Any]
+) -> gym.Env[Any, Any]:
+    shown = {} if render_mode is None else {"render_mode": render_mode}
+    env: gym.Env[Any, Any] = import_module(spec.module).raw(**shown, **arguments)
+    return env
+
+
+_OURS = {one.name for one in fields(Schedule)} | {
+    "rater",
+    "rater_kwargs",
+    "capacity",
+    "directory",
+    "value_source",
+}
+
+
+def _sorted_arguments(
+    task: str, kwargs: Mapping[str, Any]
+) -> tuple[EnvironmentSpec, dict[str, Any], dict[str, Any]]:
+    """The task, and which arguments belong to the preference layer and which to the raw task."""
+    spec = lookup(f"prefgym/{task}-v0", ENVIRONMENTS, "environment")
+    defaults = {
+        "rater": spec.rater,
+        "segment_steps": spec.segment_steps,
+        "query_every": spec.query_every,
+    }
+    ours = {**defaults, **{k: v for k, v in kwargs.items() if k in _OURS}}
+    return spec, ours, {**spec.kwargs, **{k: v for k, v in kwargs.items() if k not in _OURS}}
