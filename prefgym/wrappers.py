@@ -410,7 +410,13 @@ def _chosen(
             )
         rater, options = partial(_first_choices, preference), {"meaning": GAME, **(options or {})}
         return ProbabilityRater(rater, **options)
-    return make_rater(rater, value_source or _own_values(env), **(options or {}))
+    values = value_source or _own_values(env)
+    if rater == "regret" and values is None:
+        raise ValueError(
+            f"The rater 'regret' needs a value source, and {env} does not solve itself; pass"
+            " value_source= (for example a prefgym.values.Critic), or choose another rater."
+        )
+    return make_rater(rater, values, **(options or {}))
 
 
 def _first_choices(preference: Callable[..., Any], a: Segments, b: Segments) -> Any:
