@@ -20,11 +20,12 @@ from prefgym import losses
 from prefgym.comparisons import Comparisons
 from prefgym.models.encoders import (
     ACTIVATIONS,
+    Encoder,
     MLPEncoder,
-    StepFeatures,
     Workspace,
     rows_at_once,
 )
+from prefgym.models.features import StepFeatures
 from prefgym.models.fit import Pairs, PreferenceModel, _held_out, adam, fit
 from prefgym.models.heads import Head, RewardHead, ScalarHead
 from prefgym.models.reward_models import RewardModel, reward_model
@@ -746,6 +747,7 @@ def test_a_pairwise_model_learns_the_cycle_that_rewards_cannot(rng: np.random.Ge
 def test_models_and_heads_are_what_they_say() -> None:
     assert isinstance(small(), PreferenceModel)
     assert isinstance(SkewModel(), PreferenceModel)
+    assert isinstance(small().encoder, Encoder)
     assert isinstance(ScalarHead(), Head)
     assert isinstance(ScalarHead(), RewardHead)
     assert [into for into, _ in pairwise((5, 16, 16, 1))] == [

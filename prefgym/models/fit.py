@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from prefgym.comparisons import Comparisons
 from prefgym.losses import PairLoss, logistic
-from prefgym.models.encoders import as_tensor, rows_at_once
+from prefgym.models.encoders import rows_at_once
+from prefgym.models.features import as_tensor
 from prefgym.segments import Segments
 
 

@@ -13,7 +13,8 @@ from gymnasium import Space
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prefgym.models.encoders import MLPEncoder, StepFeatures, as_tensor, rows_at_once
+from prefgym.models.encoders import Encoder, MLPEncoder, rows_at_once
+from prefgym.models.features import StepFeatures, as_tensor
 from prefgym.models.fit import Pairs
 from prefgym.models.heads import RewardHead, ScalarHead
 from prefgym.rewards import CONSTANT, Aggregator, mean_reward
@@ -26,7 +27,7 @@ LIMIT = 10.0
 class RewardModel(nn.Module):
     """An ensemble of rewards, ``rewards(segments) -> [batch, steps]``.
 
-    Three things are state and are saved with the weights: mean and variance of the features
+    Two things are state and are saved with the weights: mean and variance of the features
     (:meth:`normalise`), and mean and deviation of each member's rewards (:meth:`standardise`).
     Both change only when asked.
 
@@ -42,7 +43,7 @@ class RewardModel(nn.Module):
     reward_mean: Tensor
     reward_deviation: Tensor
 
-    def __init__(self, features: StepFeatures, encoder: MLPEncoder, head: RewardHead) -> None:
+    def __init__(self, features: StepFeatures, encoder: Encoder, head: RewardHead) -> None:
         super().__init__()
         self.step_features = features
         self.encoder = encoder
@@ -67,7 +68,7 @@ class RewardModel(nn.Module):
     @property
     def kept_per_step(self) -> int:
         """Hidden numbers of a step; bounds the memory of what is computed at once."""
-        return sum(self.encoder.hidden)
+        return self.encoder.kept_per_row
 
     def features(self, segments: Segments) -> Float[Tensor, " batch steps features"]:
         """Rows of numbers on the model's device; as they are until :meth:`normalise` was called."""
