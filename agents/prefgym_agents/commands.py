@@ -46,7 +46,7 @@ class RewardLearningRun:
     """Arguments of the rater, as in `--rater-args beta 0.5 mistake 0.1`."""
     labels: int | None = None
     """Comparisons that may be asked in all; the preset's number by default."""
-    steps: int = 150_000
+    steps: int = 100_000
     """Environment steps, over all lanes."""
     preset: str = "default"
     """Settings of the learner: default, pebble, pref_ppo or christiano2017."""
