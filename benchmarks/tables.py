@@ -1,0 +1,155 @@
+"""Write the tables of the README from the files under ``benchmarks/results/``.
+
+    python -m benchmarks.tables          # rewrites what stands between the two marks
+    python -m benchmarks.tables --check  # exit status 1 if the README is not what the files say
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.provenance import RESULTS, ROOT
+
+BEGIN, END = "<!-- results: python -m benchmarks.tables -->", "<!-- end of results -->"
+README = ROOT / "README.md"
+PICTURES = ("control_reward_learning_HalfCheetah.png", "control_reward_learning_Hopper.png")
+
+
+def claims(content: dict[str, Any]) -> list[str]:
+    """One row per claim: how often it held."""
+    lines = [
+        "**Claims**: `python -m benchmarks.claims KEY --seed N` runs any of them again.",
+        "",
+        "| claim | what it says | held | figures of the last seed |",
+        "|---|---|--:|---|",
+    ]
+    for key, claim in content["claims"].items():
+        runs = [one for one in claim["runs"] if not one["quick"]]
+        if runs:
+            held = sum(one["holds"] for one in runs)
+            figures = ", ".join(f"{k} {_short(v)}" for k, v in runs[-1]["figures"].items())
+            seeds = f"{held} of {len(runs)} seeds"
+            lines.append(f"| `{key}` | {claim['claim']} | {seeds} | {figures} |")
+    return lines
+
+
+def control(content: dict[str, Any]) -> list[str]:
+    """Interquartile means of the final true returns."""
+    lines = [
+        "**Learning curves**: `python -m benchmarks.control.reward_learning`, PPO; the true return"
+        " of 20 fresh episodes per seed, interquartile mean over seeds, 95 % bootstrap interval.",
+        "",
+        "| environment | agent learns from | true return | 95 % interval | seeds | steps |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for env, conditions in content["results"].items():
+        for condition, one in conditions.items():
+            low, high = one["interval_95"]
+            steps = ", ".join(f"{steps:,}" for steps in one["steps"])
+            lines.append(
+                f"| `{env}` | {condition} | {one['iqm']:.0f} | {low:.0f} to {high:.0f}"
+                f" | {len(one['seeds'])} | {steps} |"
+            )
+    return lines
+
+
+def fit(content: dict[str, Any]) -> list[str]:
+    """How fast reward models are fitted."""
+    small, large = content["small"], content["large"]
+    return [
+        f"| fitting 3 reward networks of {_units(small)}, pairs/s over imitation"
+        f" {content['imitation']}'s | {small['ratio']:.1f}× | ≥ 10× |",
+        f"| the same for {_units(large)}, share of the matrix products' own speed"
+        f" | {large['ratio']:.2f} | ≥ 0.80 |",
+    ]
+
+
+def overhead(content: dict[str, Any]) -> list[str]:
+    """What learning the reward costs beside plain Stable-Baselines3."""
+    return [
+        "| wall time per step of reward learning over plain Stable-Baselines3 (PPO, Pendulum, 8"
+        f" environments, {content['labels']} labels, {content['steps']:,} steps)"
+        f" | {content['ratio']:.2f}× | ≤ 1.10× |"
+    ]
+
+
+def labels(content: dict[str, Any]) -> list[str]:
+    """How fast scripted raters answer."""
+    return [
+        f"| labels/s of {name}, 50-step segments, over imitation's gatherer"
+        f" | {ratio:,.0f}× | ≥ 50× |"
+        for name, ratio in content["ratios"].items()
+    ]
+
+
+def memory(content: dict[str, Any]) -> list[str]:
+    """What a stored step takes."""
+    return [
+        f"| memory of {content['steps']:,} stored Hopper steps over the raw columns"
+        f" | {content['ratio']:.3f}× | ≤ 1.1× |"
+    ]
+
+
+SPEED: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "speed_overhead": overhead,
+    "speed_reward_model_fit": fit,
+    "speed_labels": labels,
+    "speed_memory": memory,
+}
+
+
+def block() -> str:
+    """All tables whose files are there."""
+    parts: list[list[str]] = []
+    for name, table in {"claims": claims, "control_reward_learning": control}.items():
+        content = _read(name)
+        if content:
+            parts.append(table(content))
+    rows = [row for name, table in SPEED.items() if (found := _read(name)) for row in table(found)]
+    if rows:
+        head = ["**Speed**, each a ratio in one run (`benchmarks/speed/`):", ""]
+        parts.append([*head, "| what | measured | aim |", "|---|--:|--:|", *rows])
+    return "\n\n".join([BEGIN, *("\n".join(part) for part in parts), END])
+
+
+def rewritten(text: str) -> str:
+    """The README with the block renewed."""
+    before, rest = text.split(BEGIN)
+    return before + block() + rest.split(END)[1]
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite, or check."""
+    text = README.read_text(encoding="utf-8")
+    new = rewritten(text)
+    if "--check" in arguments:
+        return int(new != text)
+    README.write_text(new, encoding="utf-8")
+    for name in PICTURES:
+        if (RESULTS / name).exists():
+            shutil.copy(RESULTS / name, ROOT / "docs" / name)
+    return 0
+
+
+def _read(name: str) -> dict[str, Any] | None:
+    path = Path(RESULTS / f"{name}.json")
+    if not path.exists():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _units(settings: dict[str, Any]) -> str:
+    hidden = settings["hidden"]
+    return f"{len(hidden)}×{hidden[0]} units"
+
+
+def _short(value: float | None) -> str:
+    return "—" if value is None else f"{value:.4g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
