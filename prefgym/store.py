@@ -100,6 +100,19 @@ class EpisodeStore:
         self.observations[lanes, rows % self.capacity] = observations
         self._current[lanes] = self._episodes.open(lanes, rows, self._oldest(), context_id)
 
+    def check_actions(self, actions: Shaped[np.ndarray, " n *act"]) -> None:
+        """Refuse actions before an environment sees them.
+
+        Raises:
+            ValueError: they have another shape than their space, or are NaN or infinite.
+        """
+        self._check_shape("action", actions, self.actions)
+        if self.actions.dtype.kind == "f" and not np.isfinite(actions).all():
+            raise ValueError(
+                f"step() got the actions {actions.tolist()}; wanted finite numbers, so look for the"
+                " NaN or infinity in the policy that chose them."
+            )
+
     def append(
         self,
         lanes: Int[np.ndarray, " n"],
@@ -108,13 +121,15 @@ class EpisodeStore:
         next_observations: Shaped[np.ndarray, " n *obs"],
         terminated: Bool[np.ndarray, " n"],
         truncated: Bool[np.ndarray, " n"],
-        factors: Mapping[str, Shaped[np.ndarray, " n"]] | None = None,
+        factors: Mapping[str, Any] | None = None,
     ) -> None:
         """Add one step to the open episode of each lane, and close the episodes that ended.
 
+        ``factors`` hold a number for all lanes or an array ``[n]`` under each name.
+
         Raises:
-            ValueError: a reward or an action is NaN or infinite, a shape is not that of its space,
-                a factor is missing, or no episode is open in a lane.
+            ValueError: a reward is NaN or infinite, a shape is not that of its space, a factor is
+                missing, or no episode is open in a lane.
         """
         self._check_step(actions, rewards, next_observations)
         if (self._current[lanes] < 0).any():
@@ -149,11 +164,6 @@ class EpisodeStore:
         """Refuse a step before any of it is written."""
         self._check_shape("action", actions, self.actions)
         self._check_shape("observation", observations, self.observations)
-        if self.actions.dtype.kind == "f" and not np.isfinite(actions).all():
-            raise ValueError(
-                f"step() got the actions {actions.tolist()}; wanted finite numbers, so look for the"
-                " NaN or infinity in the policy that chose them."
-            )
         if not np.isfinite(rewards).all():
             raise ValueError(
                 f"The environment returned the rewards {rewards.tolist()}; preferences need finite"
@@ -164,7 +174,7 @@ class EpisodeStore:
         self,
         lanes: Int[np.ndarray, " n"],
         here: Int[np.ndarray, " n"],
-        factors: Mapping[str, Shaped[np.ndarray, " n"]] | None,
+        factors: Mapping[str, Any] | None,
     ) -> None:
         try:
             for name, column in self.factors.items():

@@ -41,6 +41,8 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> None:
         self.envs = [make() for make in env_fns]
         self.num_envs = len(self.envs)
+        if self.num_envs < 1:
+            raise ValueError("ReplayableVectorEnv got no factories; give one for each lane.")
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         first = self.envs[0]
         self.metadata = {**first.metadata, "autoreset_mode": self.autoreset_mode}

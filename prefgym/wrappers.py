@@ -129,11 +129,13 @@ class PreferenceEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Act; the reward is 0.0, and a comparison may have been answered."""
+        actions = np.asarray(action)[None]
+        self.store.check_actions(actions)
         observation, reward, terminated, truncated, info = self.env.step(action)
         truth = float(reward)
         self.store.append(
             _ALONE,
-            np.asarray(action)[None],
+            actions,
             np.array([truth]),
             np.asarray(observation)[None],
             np.array([terminated], np.bool_),
@@ -238,17 +240,19 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Act in every lane; rewards are 0.0, and comparisons may have been answered."""
-        observations, rewards, terminated, truncated, infos = self.env.step(actions)
         acted = ~self._resetting
-        ended = terminated | truncated
         lanes = np.nonzero(acted)[0]
+        chosen = np.asarray(actions)[lanes]
+        self.store.check_actions(chosen)
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        ended = terminated | truncated
         arrived = observations
         if self.autoreset_mode == AutoresetMode.SAME_STEP and ended.any():
             arrived = np.array(observations)
             arrived[ended] = np.stack(list(infos["final_obs"][ended]))
         self.store.append(
             lanes,
-            np.asarray(actions)[lanes],
+            chosen,
             rewards[lanes],
             arrived[lanes],
             terminated[lanes],

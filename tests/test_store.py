@@ -445,7 +445,6 @@ def test_rewards_that_are_no_numbers_are_refused_and_nothing_is_written(reward: 
 @pytest.mark.parametrize(
     ("position", "value", "sentence"),
     [
-        (1, np.array([np.nan]), r"actions \[nan\]; wanted finite numbers"),
         (1, np.ones((1, 2)), r"action has shape \(2,\), but its space says \(\)"),
         (3, np.ones((1, 2)), r"observation has shape \(2,\), but its space says \(1,\)"),
         (3, np.ones(1), r"observation has shape \(\), but its space says \(1,\)"),
@@ -459,6 +458,15 @@ def test_steps_of_another_shape_are_refused(position: int, value: Any, sentence:
     with pytest.raises(ValueError, match=sentence):
         store.append(*bad)
     assert len(store) == 0
+
+
+def test_actions_are_looked_at_before_an_environment_sees_them() -> None:
+    empty().check_actions(np.zeros(1))
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"actions \[(nan|inf)\]; wanted finite numbers"):
+            empty().check_actions(np.array([value]))
+    with pytest.raises(ValueError, match=r"action has shape \(2,\), but its space says \(\)"):
+        empty().check_actions(np.ones((1, 2)))
 
 
 def test_a_missing_factor_is_named() -> None:
