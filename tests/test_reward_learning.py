@@ -129,6 +129,18 @@ def test_an_unknown_preset_names_its_neighbours() -> None:
         RewardLearning(backend, "pebbel")
 
 
+def test_a_budget_smaller_than_the_labels_is_refused_at_once() -> None:
+    env = gym.make_vec("prefgym/Pendulum-v0", num_envs=2, budget=10)
+    with pytest.raises(ValueError, match="allows only 10"):
+        RewardLearning(sb3_backend("PPO", env, n_steps=64), labels=20)
+
+
+@pytest.mark.parametrize("wrong", [{"labels": 0}, {"sessions": 0}, {"ask_until": 1.5}])
+def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Config(**wrong)
+
+
 @pytest.mark.parametrize(("labels", "sessions"), [(20, 4), (7, 3), (5, 9), (1, 1)])
 def test_the_whole_budget_is_asked_and_no_more(labels: int, sessions: int) -> None:
     env = gym.make_vec("prefgym/Pendulum-v0", num_envs=2, segment_steps=10, budget=labels)

@@ -21,6 +21,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from prefgym import checkpoints
 from prefgym.comparisons import Labels, PreferenceDataset
 from prefgym.elicitation import BudgetExhaustedError
+from prefgym.locks import WriterLock
 from prefgym.raters import make_rater
 from prefgym.segments import Segments
 from prefgym.store import OPEN, TERMINATED, TRUNCATED
@@ -322,8 +323,28 @@ def test_answers_on_disk_are_there_when_the_process_is_gone(tmp_path: Path) -> N
     kept = PreferenceDataset.open(tmp_path / "answers")
     assert kept.comparisons.label.tolist() == labels
     assert kept.meaning == "partial-return"
+    env.rewind()
+    assert len(env.preferences) == 0
+    play(env, 200)
+    assert env.preferences.comparisons.query_id.tolist() == list(range(len(labels)))
     with pytest.raises(ValueError, match=r"mean 'partial-return', not 'random'"):
         users(directory=tmp_path / "answers", rater="random")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [users, lambda **kwargs: asking(SyncVectorEnv(lanes_of("Pendulum", 20)), **kwargs)],
+    ids=["single", "vector"],
+)
+def test_a_closed_environment_lets_others_write_its_answers(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    env = make(directory=tmp_path)
+    with pytest.raises(ValueError, match=r"is being written to by"):
+        WriterLock(tmp_path / "_writer.lock")
+    for _ in range(2):
+        env.close()
+    WriterLock(tmp_path / "_writer.lock").release()
 
 
 # --- as any other environment -------------------------------------------------------------------

@@ -81,6 +81,15 @@ class Config:
     seed: int = 0
     """Of the reward model and of the choice of pairs."""
 
+    def __post_init__(self) -> None:
+        """Refuse settings that can never work."""
+        for name in ("labels", "sessions", "candidates", "members", "epochs", "neighbours"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; wanted at least 1.")
+        for name in ("ask_until", "stop_accuracy"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}={getattr(self, name)}; wanted a share in (0, 1].")
+
 
 PRESETS: dict[str, Config] = {
     "default": Config(),
@@ -142,6 +151,12 @@ class RewardLearning(Learner):
         if isinstance(config, str):
             config = lookup(config, PRESETS, "preset")
         self.config = replace(config, **changes)
+        left = self.env.elicitor.budget_left
+        if left is not None and left + len(self.env.preferences) < self.config.labels:
+            raise ValueError(
+                f"labels={self.config.labels}, but the environment's budget allows only"
+                f" {left + len(self.env.preferences)}; make it with budget={self.config.labels}."
+            )
         self.store = self.env.store
         self.segment_steps = self.env.segment_steps
         self.env.stop_emitting()
