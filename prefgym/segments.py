@@ -93,7 +93,9 @@ class Segments:
         return self._map(lambda _, value: value[index])
 
     def numpy(self) -> "Segments":
-        """The same batch as numpy arrays."""
+        """The same batch as numpy arrays; itself where it is that already."""
+        if isinstance(self.mask, np.ndarray):
+            return self
         return self._map(lambda _, value: _as_numpy(value))
 
     def to(self, device: Any) -> "Segments":

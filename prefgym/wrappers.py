@@ -113,6 +113,10 @@ class PreferenceEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Ask the rater about pairs of segments now; see :meth:`Elicitor.compare`."""
         return self.elicitor.compare(a, b)
 
+    def rewind(self) -> None:
+        """Begin with the first question again; what the disk has is not asked a second time."""
+        self.elicitor.rewind()
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
@@ -147,6 +151,11 @@ class PreferenceEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         if answer is not None:
             info["preference"] = answer
         return observation, 0.0, terminated, truncated, info
+
+    def close(self) -> None:
+        """Close the environment, and let another process write to the directory of the answers."""
+        self.preferences.close()
+        super().close()
 
 
 class PreferenceVectorEnv(gym.vector.VectorWrapper):
@@ -210,6 +219,11 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
     def rewind(self) -> None:
         """Begin with the first question again; what the disk has is not asked a second time."""
         self.elicitor.rewind()
+
+    def close(self, **kwargs: Any) -> None:
+        """Close all lanes, and let another process write to the directory of the answers."""
+        self.preferences.close()
+        super().close(**kwargs)
 
     def get_wrapper_attr(self, name: str) -> Any:
         """As single environments have it: an attribute of this layer or of one below."""
