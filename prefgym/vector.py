@@ -92,7 +92,7 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
         """Step every lane; what happens to lanes that ended is the autoreset mode's to say."""
         actions = self._checked(actions)
         acting = ~self._ended
-        if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():
+        if self.autoreset_mode == AutoresetMode.DISABLED and np.count_nonzero(self._ended):
             raise ValueError(
                 f"Lanes {np.nonzero(self._ended)[0].tolist()} have ended; with autoreset disabled,"
                 ' call reset(options={"reset_mask": ended}) first.'
@@ -112,7 +112,7 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
         infos = self._factors(told)
         self._begin(~acting)
         self._ended = terminated | truncated
-        if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and np.count_nonzero(self._ended):
             infos["final_obs"] = self._observations.copy()
             infos["_final_obs"] = self._ended.copy()
             self._begin(self._ended)

@@ -261,7 +261,7 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         ended = terminated | truncated
         arrived = observations
-        if self.autoreset_mode == AutoresetMode.SAME_STEP and ended.any():
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and np.count_nonzero(ended):
             arrived = np.array(observations)
             arrived[ended] = np.stack(list(infos["final_obs"][ended]))
         self.store.append(
@@ -330,15 +330,15 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         """The factors of the step just taken; Gymnasium keeps those of a last step elsewhere."""
         if not self.store.factor_names or ("factors" not in infos and "final_info" not in infos):
             return None
-        last = infos.get("final_info", {}).get("factors", {})
-        now = infos.get("factors", {})
-        nothing = np.zeros(self.num_envs)
-        return {
-            name: np.where(
-                ended & ("final_info" in infos), last.get(name, nothing), now.get(name, nothing)
-            )[lanes]
-            for name in self.store.factor_names
-        }
+        names, nothing = self.store.factor_names, np.zeros(self.num_envs)
+        told = infos.get("factors", {})
+        if "final_info" in infos:
+            last = infos["final_info"].get("factors", {})
+            told = {
+                name: np.where(ended, last.get(name, nothing), told.get(name, nothing))
+                for name in names
+            }
+        return {name: told.get(name, nothing)[lanes] for name in names}
 
 
 class LearnedReward(gym.Wrapper[Any, Any, Any, Any]):
