@@ -35,7 +35,7 @@ CLAIM = (
     "Teachers that are irrational, myopic, mistaken, or that skip or equate segments can be "
     "simulated by an explicit model of each behaviour."
 )
-ENV, TRAINING_STEPS, LABELS, SEEDS = "prefgym/Pendulum-v0", 80_000, 60, 5
+ENV, TRAINING_STEPS, LABELS, SEEDS = "prefgym/Pendulum-v0", 60_000, 60, 5
 FAULTY: dict[str, dict[str, float]] = {"noisy": {"beta": 0.01}, "mistake": {"mistake": 0.3}}
 """Teachers that err, and by how much."""
 PAIRS, STEPS = 40, 8

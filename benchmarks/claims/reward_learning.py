@@ -17,7 +17,7 @@ KEY = "reward_learning"
 CLAIM = "An agent learns a control task from a few hundred comparisons of segments, no reward seen."
 
 ENV = "prefgym/Pendulum-v0"
-STEPS, LABELS, SEEDS = 100_000, 200, 5
+STEPS, LABELS, SEEDS = 60_000, 200, 5
 CLOSE = 0.8
 """Within 20 % of the gap."""
 UNLEARNT = 0.5
