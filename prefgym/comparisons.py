@@ -208,7 +208,7 @@ class PreferenceDataset:
 
     @property
     def asked(self) -> int:
-        """Answered comparisons and skipped queries together: what a budget of labels pays for."""
+        """Answered comparisons and skipped queries together."""
         return len(self) + self.skipped
 
     @property

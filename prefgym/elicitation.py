@@ -273,7 +273,8 @@ class Elicitor:
         rng = np.random.default_rng((self._entropy, self.queries, 0))
         for _ in range(PATIENCE):
             index = self.store.sample(2, steps, rng, recent=recent)
-            if (index.episode[0], index.start[0]) != (index.episode[1], index.start[1]):
+            apart = abs(int(index.start[0]) - int(index.start[1])) >= steps
+            if apart or index.episode[0] != index.episode[1]:
                 both = self.store.segments(index, steps)
                 return both.take(slice(0, 1)), both.take(slice(1, 2))
         return None

@@ -74,7 +74,16 @@ def _raw(
     spec: EnvironmentSpec, render_mode: str | None, arguments: Mapping[str, Any]
 ) -> gym.Env[Any, Any]:
     shown = {} if render_mode is None else {"render_mode": render_mode}
-    env: gym.Env[Any, Any] = import_module(spec.module).raw(**shown, **arguments)
+    try:
+        env: gym.Env[Any, Any] = import_module(spec.module).raw(**shown, **arguments)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ValueError(
+            f"{spec.id} does not take all of the arguments {', '.join(arguments)} ({error}). The"
+            f" preference layer takes {', '.join(sorted(_OURS))}; arguments of a rater go into"
+            " rater_kwargs={...}."
+        ) from error
     return env
 
 

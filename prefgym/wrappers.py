@@ -381,6 +381,11 @@ def preference_layer(env: Any) -> PreferenceVectorEnv:
     Raises:
         ValueError: there is none.
     """
+    if isinstance(env, gym.Env):
+        raise ValueError(
+            f"{env} is a single environment; learners act in vector environments: make it with"
+            " gymnasium.make_vec(id, num_envs=8)."
+        )
     layer = env
     while not isinstance(layer, PreferenceVectorEnv):
         layer = getattr(layer, "env", None)

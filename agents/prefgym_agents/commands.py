@@ -171,8 +171,9 @@ def evaluate(words: list[str]) -> int:
         deterministic=not asked.stochastic,
     )
     print(
-        f"{config.env}: true return {returns.mean():.1f} ± {returns.std(ddof=1):.1f} over"
-        f" {len(returns)} fresh episodes (worst {returns.min():.1f}, best {returns.max():.1f})"
+        f"{config.env}: mean true return {returns.mean():.1f} over {len(returns)} fresh episodes"
+        f" (standard deviation {returns.std():.1f}, worst {returns.min():.1f}, best"
+        f" {returns.max():.1f})"
     )
     return 0
 
@@ -251,7 +252,7 @@ def _summary(config: RewardLearningRun, learner: Learner) -> dict[str, Any]:
         "labels": len(learner.env.preferences),
         "episodes": len(returns),
         "true_return": float(np.mean(returns)),
-        "true_return_std": float(np.std(returns, ddof=1)),
+        "true_return_std": float(np.std(returns)),
         "random_return": float(np.mean(floor)),
         "prefgym": prefgym.__version__,
         **learner.clock.metrics(),

@@ -1,11 +1,13 @@
 """How good a policy really is: true returns of fresh episodes."""
 
+from copy import deepcopy
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
 
-import prefgym  # noqa: F401  (registers the ids)
+from prefgym.names import lookup
+from prefgym.registration import ENVIRONMENTS
 
 
 @runtime_checkable
@@ -23,7 +25,7 @@ class RandomPolicy:
     """Uniformly random actions: the floor of every comparison."""
 
     def __init__(self, action_space: gym.Space[Any], seed: int = 0) -> None:
-        self.action_space = action_space
+        self.action_space = deepcopy(action_space)
         self.action_space.seed(seed)
 
     def predict(
@@ -55,6 +57,7 @@ def evaluate(
     Returns:
         ``[episodes]``.
     """
+    lookup(env_id, ENVIRONMENTS, "environment")
     env = gym.make_vec(env_id, num_envs=episodes, **{**env_kwargs, "query_every": None})
     try:
         observations, _ = env.reset(seed=seed)

@@ -58,11 +58,11 @@ class Learner(ABC):
         self.clock = Clock()
 
     @abstractmethod
-    def step(self, progress: float) -> dict[str, float] | None:
+    def step(self, total_timesteps: int) -> dict[str, float] | None:
         """One turn of the algorithm's loop.
 
         Args:
-            progress: share of the training steps already taken, in [0, 1].
+            total_timesteps: the environment steps at which training ends.
 
         Returns:
             Metrics by scalar name; None when a callback asked to stop.
@@ -83,7 +83,7 @@ class Learner(ABC):
         self.policy.begin(total_timesteps, callback)
         begun, first = time.perf_counter(), self.policy.num_timesteps
         while self.policy.num_timesteps < total_timesteps:
-            metrics = self.step(self.policy.num_timesteps / total_timesteps)
+            metrics = self.step(total_timesteps)
             if metrics is None:
                 break
             steps = self.policy.num_timesteps

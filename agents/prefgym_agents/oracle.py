@@ -14,7 +14,7 @@ class TrueReward(Learner):
     For comparisons only. It asks nothing and learns nothing but the policy.
     """
 
-    def step(self, progress: float) -> dict[str, float] | None:
+    def step(self, total_timesteps: int) -> dict[str, float] | None:
         """Act, and improve the policy for the true reward."""
         with self.clock("env"):
             segments = self.policy.collect()

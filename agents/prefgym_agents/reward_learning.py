@@ -14,13 +14,14 @@ episode ever ended early, because where episodes end a constant per step changes
 are there; his label-rate annealing is the even spread.
 
 Metrics: ``pref/labelled``, ``pref/skipped``, ``pref/ties`` (share), ``pref/sessions``,
+``pref/asked_now``, ``rater/agreement`` (share of the new labels that the model foretold),
 ``reward_model/loss``, ``reward_model/accuracy``, ``reward_model/epochs``,
-``reward_model/true_return_corr`` (for people), ``rater/agreement`` (share of labels that agree with
-the model), seconds as ``time/<phase>``, and what the backend says.
+``reward_model/gradient_steps``, ``reward_model/pairs``, ``reward_model/true_return_corr`` (for
+people), seconds as ``time/<phase>``, and what the backend says.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,7 @@ import torch
 from prefgym import queries, rewards
 from prefgym.comparisons import Comparisons
 from prefgym.losses import lapsing, logistic
-from prefgym.metrics import pearson
+from prefgym.metrics import accuracy, pearson
 from prefgym.models.fit import adam, fit
 from prefgym.models.reward_models import RewardModel, reward_model
 from prefgym.names import lookup
@@ -91,6 +92,7 @@ class Config:
                 raise ValueError(f"{name}={getattr(self, name)}; wanted a share in (0, 1].")
 
 
+SETTINGS = {one.name: one for one in fields(Config)}
 PRESETS: dict[str, Config] = {
     "default": Config(),
     "pebble": Config(
@@ -150,6 +152,9 @@ class RewardLearning(Learner):
         super().__init__(policy, tensorboard_log, verbose)
         if isinstance(config, str):
             config = lookup(config, PRESETS, "preset")
+        unknown = [name for name in changes if name not in SETTINGS]
+        if unknown:
+            lookup(unknown[0], SETTINGS, "setting of reward learning")
         self.config = replace(config, **changes)
         left = self.env.elicitor.budget_left
         if left is not None and left + len(self.env.preferences) < self.config.labels:
@@ -175,7 +180,7 @@ class RewardLearning(Learner):
         """Metrics of the last session."""
         self._restarted = self.config.explore_steps == 0
 
-    def step(self, progress: float) -> dict[str, float] | None:
+    def step(self, total_timesteps: int) -> dict[str, float] | None:
         """Act; ask, fit and judge again if labels are due; improve the policy."""
         with self.clock("env"):
             segments = self.policy.collect()
@@ -184,8 +189,9 @@ class RewardLearning(Learner):
         if self.policy.num_timesteps <= self.config.explore_steps:
             worth = self._novelty(segments)
         else:
-            if self._due(progress):
-                self._session()
+            portions = self._due(self.policy.num_timesteps / total_timesteps)
+            if portions:
+                self._session(portions)
             with self.clock("reward_model"):
                 worth = self.rewards(segments)
         with self.clock("policy"):
@@ -196,9 +202,10 @@ class RewardLearning(Learner):
         """What each step is worth to the model, ``[B, T]``."""
         return as_rewards(self.model.rewards(segments))
 
-    def _session(self) -> None:
-        """One portion of labels, and all that follows from it."""
-        answers = self._ask()
+    def _session(self, portions: int) -> None:
+        """Ask so many portions of labels at once, and do all that follows from them."""
+        answers = self._ask(portions)
+        agreement = accuracy(self.model.logits(answers.a, answers.b).mean(0).numpy(), answers.label)
         everything = self.env.preferences.comparisons
         with self.clock("reward_model"):
             self.told = self._fit(everything)
@@ -207,7 +214,7 @@ class RewardLearning(Learner):
             if not self._restarted:
                 self.policy.restart_values()
                 self._restarted = True
-        self.sessions += 1
+        self.sessions += portions
         preferences = self.env.preferences
         self.told |= {
             "pref/labelled": float(len(preferences)),
@@ -215,28 +222,27 @@ class RewardLearning(Learner):
             "pref/ties": float(np.mean(everything.label == 0.5)),
             "pref/sessions": float(self.sessions),
             "pref/asked_now": float(len(answers)),
+            "rater/agreement": 0.5 if np.isnan(agreement) else agreement,
         }
 
-    def _due(self, progress: float) -> bool:
-        """Whether the next portion's time has come: evenly spread up to ``ask_until``."""
+    def _due(self, progress: float) -> int:
+        """Portions whose time has come and which were not asked: evenly spread to ``ask_until``."""
         config = self.config
-        if self.sessions >= config.sessions or self._missing() == 0:
-            return False
-        if self.policy.num_timesteps < config.start_steps:
-            return False
-        when = config.ask_until * self.sessions / max(1, config.sessions)
-        enough = self.store.starts(self.segment_steps, recent=config.recent_steps) >= 2
-        return progress >= when and enough
+        if self._missing() == 0 or self.policy.num_timesteps < config.start_steps:
+            return 0
+        if self.store.starts(self.segment_steps, recent=config.recent_steps) < 2:
+            return 0
+        reached = 1 + int(config.sessions * min(1.0, progress / config.ask_until))
+        return min(reached, config.sessions) - self.sessions
 
     def _missing(self) -> int:
         """Labels still to be asked for, in all."""
         return self.config.labels - len(self.env.preferences)
 
-    def _ask(self) -> Comparisons:
+    def _ask(self, portions: int) -> Comparisons:
         """Choose pairs among candidates, and put them to the environment's rater."""
         config, steps = self.config, self.segment_steps
-        portions = max(1, config.sessions - self.sessions)
-        count = -(-self._missing() // portions)
+        count = -(-self._missing() * portions // (config.sessions - self.sessions))
         rng = np.random.default_rng((config.seed, self.sessions))
         pool = count if self.sessions == 0 else count * config.candidates
         with self.clock("reward_model"):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import stable_baselines3
 import torch
@@ -20,7 +21,9 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.dqn.dqn import DQN
 from stable_baselines3.sac.sac import SAC
+from stable_baselines3.td3.td3 import TD3
 
 from prefgym.names import lookup
 from prefgym.segments import Segments
@@ -325,8 +328,8 @@ class OffPolicySB3(SB3Backend):
     def restart_values(self) -> None:
         """Critics start afresh, with their targets and optimizers, and take 100 steps at once.
 
-        Source: PEBBLE's code, where the critic is made anew after exploration. Departure: the
-        actor takes the same steps, because Stable-Baselines3 improves both together.
+        Source: PEBBLE's code, where the critic is made anew after exploration. The actor takes
+        the same steps, because Stable-Baselines3 improves both together.
         """
         policy: Any = self.model.policy
         fresh: Any = type(policy)(
@@ -412,7 +415,17 @@ def sb3_backend(
         ValueError: no algorithm of that name, or an environment that emits no preferences.
     """
     kind = lookup(algorithm, ALGORITHMS, "algorithm") if isinstance(algorithm, str) else algorithm
+    if not isinstance(kind, type):
+        raise ValueError(
+            f"sb3_backend got the model {kind}; wanted a name or a class, such as"
+            f" {type(kind).__name__}, because the model is made here."
+        )
     layer = preference_layer(env)
+    actions = layer.single_action_space
+    if issubclass(kind, DQN) and not isinstance(actions, gym.spaces.Discrete):
+        raise ValueError(f"{kind.__name__} needs discrete actions, not {actions}; use PPO or SAC.")
+    if issubclass(kind, SAC | TD3) and not isinstance(actions, gym.spaces.Box):
+        raise ValueError(f"{kind.__name__} needs Box actions, not {actions}; use PPO or DQN.")
     adapter = GymnasiumVecEnv(env)
     if issubclass(kind, OffPolicyAlgorithm):
         arguments = {
