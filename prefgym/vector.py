@@ -91,7 +91,7 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step every lane; what happens to lanes that ended is the autoreset mode's to say."""
         actions = self._checked(actions)
-        acting = ~self._ended
+        acting = (~self._ended).tolist()
         if self.autoreset_mode == AutoresetMode.DISABLED and np.count_nonzero(self._ended):
             raise ValueError(
                 f"Lanes {np.nonzero(self._ended)[0].tolist()} have ended; with autoreset disabled,"
@@ -100,7 +100,7 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, np.bool_)
         truncated = np.zeros(self.num_envs, np.bool_)
-        self._log.append(acting, actions)
+        self._log.append(actions)
         told: list[Mapping[str, float] | None] = [None] * self.num_envs
         for lane, env in enumerate(self.envs):
             if acting[lane]:
@@ -110,7 +110,8 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
                 self._observations[lane], rewards[lane] = observation, reward
                 told[lane] = info.get("factors")
         infos = self._factors(told)
-        self._begin(~acting)
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
+            self._begin(self._ended)
         self._ended = terminated | truncated
         if self.autoreset_mode == AutoresetMode.SAME_STEP and np.count_nonzero(self._ended):
             infos["final_obs"] = self._observations.copy()
@@ -143,8 +144,8 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
             "seeds": self._seeds.copy(),
             "played": self._played.copy(),
             "ended": self._ended.copy(),
-            "elapsed": self._log.elapsed.copy(),
-            "actions": self._log.actions[:, : max(1, self._log.elapsed.max())].copy(),
+            "elapsed": self._log.elapsed,
+            "actions": self._log.actions(),
         }
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
@@ -190,21 +191,20 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
     def _checked(self, actions: Any) -> np.ndarray:
         """One action per lane, in the type in which they are kept for replaying."""
         self._check_begun()
-        array, kept = np.asarray(actions), self._log.actions
-        wanted = (self.num_envs, *kept.shape[2:])
-        if array.shape != wanted or not np.can_cast(array.dtype, kept.dtype, "same_kind"):
+        array, shape, kind = np.asarray(actions), self._log.shape, self._log.kind
+        if array.shape != shape or not np.can_cast(array.dtype, kind, "same_kind"):
             raise ValueError(
                 f"step() got actions of shape {array.shape} and type {array.dtype}; wanted shape"
-                f" {wanted} and type {kept.dtype}, as env.action_space.sample() gives."
+                f" {shape} and type {kind}, as env.action_space.sample() gives."
             )
-        return array.astype(kept.dtype)
+        return array.astype(kind)
 
     def _begin(self, mask: np.ndarray) -> None:
         for lane in np.nonzero(mask)[0]:
             start = episode_seed(int(self._seeds[lane]), int(lane), int(self._played[lane]))
             self._observations[lane] = self.envs[lane].reset(seed=start)[0]
             self._played[lane] += 1
-            self._log.elapsed[lane] = 0
+            self._log.begin(int(lane))
             self._ended[lane] = False
 
     def _factors(self, told: Sequence[Mapping[str, float] | None]) -> dict[str, Any]:
@@ -224,19 +224,41 @@ def _folded(seed: Any) -> int:
 
 
 class _ActionLog:
-    """The actions of the running episode of each lane, in arrays that grow by doubling."""
+    """The actions of the running episodes: one array of all lanes per step, the newest last."""
 
     def __init__(self, lanes: int, space: gym.Space[Any]) -> None:
-        self.actions = np.zeros((lanes, 64, *(space.shape or ())), space.dtype)
-        self.elapsed = np.zeros(lanes, np.int64)
+        self.shape = (lanes, *(space.shape or ()))
+        self.kind: Any = space.dtype
+        self._rows: list[np.ndarray] = []
+        self._first = np.zeros(lanes, np.int64)
 
-    def append(self, acting: np.ndarray, actions: np.ndarray) -> None:
-        lanes = np.nonzero(acting)[0]
-        if self.elapsed.max() == self.actions.shape[1]:
-            self.actions = np.concatenate([self.actions, np.zeros_like(self.actions)], axis=1)
-        self.actions[lanes, self.elapsed[lanes]] = actions[lanes]
-        self.elapsed[lanes] += 1
+    @property
+    def elapsed(self) -> np.ndarray:
+        """Steps of the running episode of each lane."""
+        return len(self._rows) - self._first
+
+    def append(self, actions: np.ndarray) -> None:
+        self._rows.append(actions.copy())
+
+    def begin(self, lane: int) -> None:
+        """Forget the episode of a lane, and the rows that nobody needs any more."""
+        self._first[lane] = len(self._rows)
+        unused = int(self._first.min())
+        del self._rows[:unused]
+        self._first -= unused
+
+    def actions(self) -> np.ndarray:
+        """Those of each lane's episode, ``[lanes, longest, *act]``, zeros behind them."""
+        lanes, *rest = self.shape
+        kept = np.zeros((lanes, max(1, len(self._rows)), *rest), self.kind)
+        for lane, first in enumerate(self._first):
+            for step, row in enumerate(self._rows[first:]):
+                kept[lane, step] = row[lane]
+        return kept
 
     def restore(self, actions: np.ndarray, elapsed: np.ndarray) -> None:
-        self.actions = actions.copy()
-        self.elapsed = elapsed.copy()
+        longest = int(elapsed.max())
+        rows = np.zeros((longest, *self.shape), self.kind)
+        for lane, steps in enumerate(elapsed):
+            rows[longest - steps :, lane] = actions[lane, :steps]
+        self._rows, self._first = list(rows), longest - elapsed
