@@ -128,11 +128,12 @@ def test_it_waits_until_two_segments_exist_and_then_asks_soon() -> None:
     store, rng = EpisodeStore(ONE, ONE, 1, 1000), np.random.default_rng(0)
     store.begin(np.array([0]), np.zeros((1, 1)))
     one, asked = elicitor(store=store, segment_steps=25, query_every=20), []
-    for step in range(1, 60):
+    for step in range(1, 200):
         act(store, rng)
         if one.emit(1) is not None:
             asked.append(step)
-    assert asked == [26, 46]
+    assert 50 <= asked[0] < 80
+    assert min(np.diff(asked)) == 20
 
 
 def test_only_on_request_nothing_is_emitted() -> None:
@@ -143,13 +144,17 @@ def test_only_on_request_nothing_is_emitted() -> None:
     assert len(one.compare(*pairs(one.store, 2))) == 2
 
 
-def test_the_two_segments_of_a_pair_differ() -> None:
-    one = elicitor(store=filled(steps=6, episodes=1), query_every=1)
+def test_the_two_segments_of_a_pair_share_no_step() -> None:
+    one = elicitor(store=filled(steps=12, episodes=2), query_every=1)
     found = [answer for _, answer in events(one, 50)]
-    assert len(found) == 50
-    assert {(answer["start_a"], answer["start_b"]) for answer in found} == {(0, 1), (1, 0)}
-    single = elicitor(store=filled(steps=5, episodes=1), query_every=1)
-    assert events(single, 50) == []
+    assert len(found) > 40
+    for answer in found:
+        apart = abs(answer["start_a"] - answer["start_b"]) >= 5
+        assert apart or answer["episode_a"] != answer["episode_b"]
+    assert any(answer["episode_a"] == answer["episode_b"] for answer in found)
+    for steps in (5, 9):
+        single = elicitor(store=filled(steps=steps, episodes=1), query_every=1)
+        assert events(single, 50) == []
 
 
 def test_only_recent_steps_are_asked_about() -> None:
