@@ -21,7 +21,7 @@ import tyro
 from rich.progress import Progress
 
 from benchmarks.provenance import RESULTS, commit, provenance
-from prefgym.statistics import bootstrap_interval, iqm
+from prefgym.statistics import bootstrap_interval
 from prefgym_agents.plots import curves_csv, learning_curve
 
 ENVIRONMENTS = ("HalfCheetah", "Hopper")
@@ -137,8 +137,8 @@ def summarise(settings: Settings) -> None:
             finals[condition] = np.array([np.mean(one["final_true_returns"]) for one in runs])
             interval = bootstrap_interval(finals[condition], np.random.default_rng(0))
             table.setdefault(f"prefgym/{name}-v0", {})[condition] = {
-                "iqm": float(iqm(finals[condition])),
-                "interval_95": [float(one) for one in interval],
+                "iqm": float(interval.value),
+                "interval_95": [float(interval.low), float(interval.high)],
                 "seeds": [one["seed"] for one in runs],
                 "steps": sorted({one["steps"] for one in runs}),
                 "labels": sorted({one["labels"] for one in runs}),
