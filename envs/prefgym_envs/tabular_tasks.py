@@ -125,7 +125,7 @@ class TabularTask:
         return lost
 
     @cached_property
-    def _advantage_table(self) -> Float[np.ndarray, " states*actions"]:
+    def _advantage_table(self) -> Float[np.ndarray, " choices"]:
         """A* of every state and action, in one row."""
         table: np.ndarray = self.values.q[0] - self.values.v[0][:, None]
         return table.reshape(-1)
