@@ -59,16 +59,18 @@ class Config:
     """Compare segments of about the newest so many steps; None: of everything in the store."""
     members: int = 3
     """Reward networks in the ensemble."""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[int, ...] = (32, 32)
     """Units of the hidden layers of each."""
     bounded: bool = False
     """Squash each member's reward by tanh."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Of Adam, for the reward model."""
     batch_pairs: int = 32
     """Comparisons per gradient step of the reward model."""
-    epochs: int = 100
+    epochs: int = 4
     """Passes over all comparisons per session, at most."""
+    fit_steps: int = 60
+    """Gradient steps that a session may take even so, where comparisons are few."""
     stop_accuracy: float = 0.97
     """A session's fitting stops when the model agrees with this share of the labels."""
     label_noise: float = 0.0
@@ -102,6 +104,7 @@ PRESETS: dict[str, Config] = {
         learning_rate=3e-4,
         batch_pairs=128,
         epochs=50,
+        fit_steps=1,
         explore_steps=9_000,
     ),
     "pref_ppo": Config(
@@ -111,6 +114,7 @@ PRESETS: dict[str, Config] = {
         learning_rate=3e-4,
         batch_pairs=128,
         epochs=50,
+        fit_steps=1,
         explore_steps=32_000,
     ),
     "christiano2017": Config(
@@ -118,6 +122,7 @@ PRESETS: dict[str, Config] = {
         hidden=(64, 64),
         learning_rate=1e-3,
         epochs=50,
+        fit_steps=1,
         stop_accuracy=1.0,
         label_noise=0.1,
         ask_until=1.0,
@@ -286,7 +291,7 @@ class RewardLearning(Learner):
             comparisons,
             self.optimizer,
             np.random.default_rng((config.seed, self.sessions, 1)),
-            epochs=config.epochs,
+            epochs=self._passes(len(comparisons)),
             batch_pairs=config.batch_pairs,
             loss=partial(lapsing, lapses=config.label_noise) if config.label_noise else logistic,
             stop_accuracy=config.stop_accuracy,
@@ -299,6 +304,11 @@ class RewardLearning(Learner):
             **{f"reward_model/{name}": value for name, value in told.items()},
             "reward_model/true_return_corr": pearson(learned, seen.rewards.sum(1)),
         }
+
+    def _passes(self, pairs: int) -> int:
+        """How often a session's fitting may pass over so many comparisons."""
+        steps_per_pass = -(-pairs // self.config.batch_pairs)
+        return max(self.config.epochs, -(-self.config.fit_steps // steps_per_pass))
 
     def _novelty(self, segments: Segments) -> np.ndarray:
         """How far each state is from its nearest ones among those seen: an estimate of entropy."""
