@@ -1,5 +1,7 @@
 """Run claims: ``python -m benchmarks.claims --list | KEY --seed 3 [--quick] | --all --seeds 3``.
 
+``KEY --write`` adds the runs of one claim to the results file, as ``--all`` does for every claim.
+
 Exit status 0 if everything that was run holds, 1 if something does not, 2 for wrong usage, 130
 after Ctrl-C. ``--all`` writes ``benchmarks/results/claims.json`` after every single run, so that
 whatever stops it, what was measured is kept; runs of other seeds that the file holds stay in it.
@@ -84,6 +86,9 @@ def _chosen(options: argparse.Namespace, package: str) -> Callable[[], int]:
         raise ValueError(
             f"{modules[options.key]} is no claim: it lacks KEY, CLAIM or run(seed, quick)."
         )
+    if options.write:
+        _stored(options.results)
+        return partial(_run_all, [claim], seeds, options.quick, options.results)
     return partial(_run_one, claim, seeds, options.quick)
 
 
@@ -95,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("key", nargs="?", metavar="KEY", help="the claim to run")
     parser.add_argument("--list", action="store_true", help="print the keys and what they claim")
     parser.add_argument("--all", action="store_true", help="run every claim and write the results")
+    parser.add_argument("--write", action="store_true", help="write the results of one KEY too")
     parser.add_argument("--seed", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds (default 1)")
     parser.add_argument("--quick", action="store_true", help="only the part that fits in a test")
