@@ -1,7 +1,7 @@
 """Write the tables of the README from the files under ``benchmarks/results/``.
 
-    python -m benchmarks.tables          # rewrites what stands between the two marks
-    python -m benchmarks.tables --check  # exit status 1 if the README is not what the files say
+python -m benchmarks.tables          # rewrites what stands between the two marks
+python -m benchmarks.tables --check  # exit status 1 if the README is not what the files say
 """
 
 import json
