@@ -185,7 +185,7 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
         return mask
 
     def _check_begun(self) -> None:
-        if not self._played.all():
+        if np.count_nonzero(self._played) < self.num_envs:
             raise ResetNeeded("Call reset() first.")
 
     def _checked(self, actions: Any) -> np.ndarray:
@@ -210,11 +210,11 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
     def _factors(self, told: Sequence[Mapping[str, float] | None]) -> dict[str, Any]:
         if not self.factor_names:
             return {}
-        nothing = (0.0,) * len(self.factor_names)
-        table = np.array(
-            [nothing if one is None else [one[name] for name in self.factor_names] for one in told]
-        )
-        return {"factors": dict(zip(self.factor_names, table.T, strict=True))}
+        table = {
+            name: np.array([0.0 if one is None else one[name] for one in told], np.float64)
+            for name in self.factor_names
+        }
+        return {"factors": table}
 
 
 def _folded(seed: Any) -> int:

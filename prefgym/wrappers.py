@@ -197,6 +197,7 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         self.elicitor = Elicitor(self.store, chosen, schedule, directory)
         self._seeded = False
         self._resetting = np.zeros(env.num_envs, np.bool_)
+        self._lanes = np.arange(env.num_envs)
 
     @property
     def preferences(self) -> PreferenceDataset:
@@ -255,8 +256,8 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Act in every lane; rewards are 0.0, and comparisons may have been answered."""
         acted = ~self._resetting
-        lanes = np.nonzero(acted)[0]
-        chosen = np.asarray(actions)[lanes]
+        lanes = self._lanes if np.count_nonzero(acted) == self.num_envs else np.nonzero(acted)[0]
+        chosen = self._of(lanes, np.asarray(actions))
         self.store.check_actions(chosen)
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         ended = terminated | truncated
@@ -267,10 +268,10 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         self.store.append(
             lanes,
             chosen,
-            rewards[lanes],
-            arrived[lanes],
-            terminated[lanes],
-            truncated[lanes],
+            self._of(lanes, rewards),
+            self._of(lanes, arrived),
+            self._of(lanes, terminated),
+            self._of(lanes, truncated),
             self._factors(infos, lanes, ended),
         )
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
@@ -338,7 +339,11 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
                 name: np.where(ended, last.get(name, nothing), told.get(name, nothing))
                 for name in names
             }
-        return {name: told.get(name, nothing)[lanes] for name in names}
+        return {name: self._of(lanes, told.get(name, nothing)) for name in names}
+
+    def _of(self, lanes: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Those of some lanes; as it is where all are meant, which is nearly always."""
+        return values if lanes is self._lanes else values[lanes]
 
 
 class LearnedReward(gym.Wrapper[Any, Any, Any, Any]):

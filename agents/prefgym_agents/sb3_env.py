@@ -59,7 +59,7 @@ class GymnasiumVecEnv(VecEnv):
         self._returns += infos.get("true_reward", rewards)
         self._lengths += 1
         told: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        if ended.any():
+        if np.count_nonzero(ended):
             last = observations if self.mode == AutoresetMode.DISABLED else infos["final_obs"]
             for lane in np.nonzero(ended)[0]:
                 told[lane] = {
