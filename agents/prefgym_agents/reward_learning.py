@@ -47,7 +47,7 @@ class Config:
 
     labels: int = 200
     """Comparisons to ask for in all."""
-    sessions: int = 8
+    sessions: int = 6
     """In how many portions they are asked."""
     ask_until: float = 0.6
     """Share of the training steps by which the last portion is asked."""
@@ -67,9 +67,9 @@ class Config:
     """Of Adam, for the reward model."""
     batch_pairs: int = 32
     """Comparisons per gradient step of the reward model."""
-    epochs: int = 4
+    epochs: int = 3
     """Passes over all comparisons per session, at most."""
-    fit_steps: int = 60
+    fit_steps: int = 40
     """Gradient steps that a session may take even so, where comparisons are few."""
     stop_accuracy: float = 0.97
     """A session's fitting stops when the model agrees with this share of the labels."""

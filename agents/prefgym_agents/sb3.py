@@ -15,12 +15,12 @@ import numpy as np
 import stable_baselines3
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
-from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.dqn.dqn import DQN
 from stable_baselines3.sac.sac import SAC
 from stable_baselines3.td3.td3 import TD3
@@ -203,6 +203,18 @@ class SB3Backend:
         return
 
 
+class LateRolloutBuffer(RolloutBuffer):
+    """Computes returns and advantages when the rewards are known, not when the rollout ends."""
+
+    def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: np.ndarray) -> None:
+        """Remember where the rollout ended."""
+        self._end = (last_values.clone(), dones.copy())
+
+    def compute_now(self) -> None:
+        """Do what Stable-Baselines3 does at the end of a rollout."""
+        super().compute_returns_and_advantage(*self._end)
+
+
 class OnPolicySB3(SB3Backend):
     """PPO, A2C and their kin."""
 
@@ -226,17 +238,13 @@ class OnPolicySB3(SB3Backend):
         """Put the rewards where they belong in the rollout, then improve the policy on it."""
         assert self._index is not None
         buffer = self.model.rollout_buffer
+        assert isinstance(buffer, LateRolloutBuffer)
         lane, step = self._places(self._index)
         real = np.asarray(segments.mask)
         steps = (step[:, None] + np.arange(real.shape[1]))[real]
         lanes = np.broadcast_to(lane[:, None], real.shape)[real]
         buffer.rewards[steps, lanes] += np.asarray(rewards)[real]
-        seen, starts = self.model._last_obs, self.model._last_episode_starts
-        assert seen is not None
-        assert starts is not None
-        with torch.no_grad():
-            values = self.model.policy.predict_values(obs_as_tensor(seen, self.model.device))
-        buffer.compute_returns_and_advantage(values, starts)
+        buffer.compute_now()
         self.model._update_current_progress_remaining(
             self.num_timesteps, self.model._total_timesteps
         )
@@ -441,6 +449,8 @@ def sb3_backend(
     if normalise_observations:
         given = arguments.get("policy_kwargs", {})
         arguments["policy_kwargs"] = {**given, "features_extractor_class": RunningNormalisation}
+    if issubclass(kind, OnPolicyAlgorithm):
+        arguments["rollout_buffer_class"] = LateRolloutBuffer
     model = kind(policy, adapter, seed=seed, device=device, **arguments)
     if not isinstance(model, OnPolicyAlgorithm):
         raise ValueError(f"{kind.__name__} is neither an on- nor an off-policy SB3 algorithm.")
