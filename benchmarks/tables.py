@@ -72,7 +72,7 @@ def overhead(content: dict[str, Any]) -> list[str]:
     return [
         "| wall time per step of reward learning over plain Stable-Baselines3 (PPO, Pendulum, 8"
         f" environments, {content['labels']} labels, {content['steps']:,} steps)"
-        f" | {content['ratio']:.2f}× | ≤ 1.10× |"
+        f" | {content['ratio']:.2f}× (processor time {content['ratio_cpu']:.2f}×) | ≤ 1.10× |"
     ]
 
 
