@@ -27,6 +27,10 @@ from prefgym_agents.plots import curves_csv, learning_curve
 ENVIRONMENTS = ("HalfCheetah", "Hopper")
 CONDITIONS = ("true reward", "2000 labels", "500 labels", "random rater")
 LABELS = {"2000 labels": 2_000, "500 labels": 500, "random rater": 500}
+REWARD_MODEL = {
+    "hidden": (64, 64), "learning_rate": 1e-3, "batch_pairs": 64, "epochs": 20, "fit_steps": 1,
+}  # fmt: skip
+"""Settings of the reward model, fixed here so that a change of the defaults leaves curves whole."""
 FOLDER = RESULTS / "control_reward_learning"
 
 
@@ -68,10 +72,9 @@ def run(name: str, condition: str, seed: int, steps: int) -> dict[str, object]:
         TrueReward(backend)
         if labels is None
         else RewardLearning(
-            backend, labels=labels, sessions=max(10, labels // 100), epochs=20, batch_pairs=64,
-            seed=seed,
+            backend, labels=labels, sessions=max(10, labels // 100), seed=seed, **REWARD_MODEL
         )
-    )  # fmt: skip
+    )
     begun = time.perf_counter()
     curve = [
         (step, metrics["rollout/ep_rew_mean"], metrics.get("reward_model/true_return_corr"))
