@@ -15,6 +15,7 @@ import numpy as np
 
 from prefgym.comparisons import Comparisons, Labels, PreferenceDataset
 from prefgym.raters import AdaptiveRater, Rater
+from prefgym.responses import ResponseStore
 from prefgym.segments import Segments
 from prefgym.store import EpisodeStore, SegmentIndex
 
@@ -22,8 +23,6 @@ SAMPLE = 64
 """Segments from which a rater learns what to expect."""
 THESE_DAYS = 10_000
 """Steps from which they are drawn: ten episodes of 1000 steps, as in B-Pref."""
-PATIENCE = 8
-"""Draws of a pair before giving up on finding two different segments."""
 
 
 class BudgetExhaustedError(ValueError):
@@ -74,13 +73,13 @@ class Elicitor:
 
     def __init__(
         self,
-        store: EpisodeStore,
+        store: EpisodeStore | ResponseStore,
         rater: Rater,
         schedule: Schedule,
         directory: str | Path | None = None,
     ) -> None:
         self.store, self.rater, self.schedule = store, rater, schedule
-        self._check_room()
+        store.check_room(schedule.segment_steps, schedule.recent)
         self._unadapted = rater
         self.preferences = PreferenceDataset(
             None if directory is None else Path(directory), rater.meaning
@@ -170,6 +169,24 @@ class Elicitor:
         self.preferences.append(answers, skipped=numbers[~labels.answered])
         return answers
 
+    def sample_pairs(
+        self, count: int, rng: np.random.Generator, recent: int | None = None
+    ) -> tuple[Segments, Segments]:
+        """Draw pairs that may be compared: of responses, two to the same prompt; else any two.
+
+        Args:
+            count: how many.
+            rng: where the randomness comes from.
+            recent: only of about the newest so many steps.
+
+        Raises:
+            ValueError: nothing in the store can be compared yet.
+        """
+        steps = self.schedule.segment_steps
+        index = self.store.sample_pairs(count, steps, rng, recent=recent)
+        a, b = (self.store.segments(side, steps) for side in index)
+        return a, b
+
     def get_state(self) -> dict[str, Any]:
         """Where the schedule stands; the answers themselves only if no directory keeps them."""
         held = self.preferences
@@ -240,20 +257,6 @@ class Elicitor:
             self.rater = self.rater.adapted_to(self.store.segments(seen, steps))
         return self.rater
 
-    def _check_room(self) -> None:
-        """Refuse segments that no lane has room for."""
-        lanes, needed = self.store.lanes, self.schedule.segment_steps + 2
-        rooms = {"capacity": self.store.capacity}
-        if self.schedule.recent is not None:
-            rooms["recent"] = -(-self.schedule.recent // lanes)
-        for name, rows in rooms.items():
-            if rows < needed:
-                raise ValueError(
-                    f"{name}= leaves {rows} steps to each of {lanes} environments, too few to"
-                    f" compare segments of {self.schedule.segment_steps} steps; raise {name}= to"
-                    f" {needed * lanes} or more, or choose a smaller segment_steps."
-                )
-
     def _warn_of_silence(self) -> None:
         """Say it once when segments are longer than episodes ever get."""
         steps = self.schedule.segment_steps
@@ -268,16 +271,12 @@ class Elicitor:
 
     def _draw(self) -> tuple[Segments, Segments] | None:
         steps, recent = self.schedule.segment_steps, self.schedule.recent
-        if self.store.starts(steps, recent=recent) < 2:
-            return None
         rng = np.random.default_rng((self._entropy, self.queries, 0))
-        for _ in range(PATIENCE):
-            index = self.store.sample(2, steps, rng, recent=recent)
-            apart = abs(int(index.start[0]) - int(index.start[1])) >= steps
-            if apart or index.episode[0] != index.episode[1]:
-                both = self.store.segments(index, steps)
-                return both.take(slice(0, 1)), both.take(slice(1, 2))
-        return None
+        pair = self.store.distinct_pair(steps, rng, recent=recent)
+        if pair is None:
+            return None
+        a, b = (self.store.segments(side, steps) for side in pair)
+        return a, b
 
 
 def _event(answer: Comparisons) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from prefgym.elicitation import Schedule
 from prefgym.names import lookup
 from prefgym.registration import ENVIRONMENTS, EnvironmentSpec
 from prefgym.vector import ReplayableVectorEnv
-from prefgym.wrappers import PreferenceEnv, PreferenceVectorEnv, check_length
+from prefgym.wrappers.inner import check_length
+from prefgym.wrappers.single import PreferenceEnv
+from prefgym.wrappers.vector import PreferenceVectorEnv
 
 
 def make(task: str, render_mode: str | None = None, **kwargs: Any) -> PreferenceEnv:

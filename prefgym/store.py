@@ -14,12 +14,11 @@ import gymnasium as gym
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
+from prefgym.episodes import TERMINATED, TRUNCATED, EpisodeTable
 from prefgym.segments import Segments
 
-OPEN, TERMINATED, TRUNCATED = 0, 1, 2
-"""What became of an episode: still running; ended by the task; cut off from outside."""
-
-_EPISODE_COLUMNS = {"lane": np.int32, "first": np.int64, "steps": np.int64, "end": np.int8}
+PATIENCE = 8
+"""Draws of a pair before giving up on finding two different segments."""
 
 
 class SegmentIndex(NamedTuple):
@@ -81,7 +80,7 @@ class EpisodeStore:
         """Steps ever appended."""
         self.any_terminated = False
         """Whether any episode ever ended for good (not by a limit)."""
-        self._episodes = _EpisodeTable()
+        self._episodes = EpisodeTable()
         self._current = np.full(lanes, -1, np.int64)
         """The episode that is open in each lane; -1 where none is."""
 
@@ -260,6 +259,47 @@ class EpisodeStore:
         length = np.minimum(table["steps"][which] - offset, steps)
         return SegmentIndex(which + table.dropped, offset, length)
 
+    def sample_pairs(
+        self, count: int, steps: int, rng: np.random.Generator, *, recent: int | None = None
+    ) -> tuple[SegmentIndex, SegmentIndex]:
+        """Draw pairs that may be compared: here, any two segments.
+
+        Raises:
+            ValueError: as :meth:`sample`.
+        """
+        first = self.sample(count, steps, rng, recent=recent)
+        return first, self.sample(count, steps, rng, recent=recent)
+
+    def distinct_pair(
+        self, steps: int, rng: np.random.Generator, *, recent: int | None = None
+    ) -> tuple[SegmentIndex, SegmentIndex] | None:
+        """Draw one pair whose segments share no step; None where none is found."""
+        if self.starts(steps, recent=recent) < 2:
+            return None
+        for _ in range(PATIENCE):
+            index = self.sample(2, steps, rng, recent=recent)
+            apart = abs(int(index.start[0]) - int(index.start[1])) >= steps
+            if apart or index.episode[0] != index.episode[1]:
+                return tuple(SegmentIndex(*(one[k : k + 1] for one in index)) for k in (0, 1))  # type: ignore[return-value]
+        return None
+
+    def check_room(self, steps: int, recent: int | None = None) -> None:
+        """Refuse segments that no lane has room for.
+
+        Raises:
+            ValueError: the capacity, or what is ``recent`` of it, can never hold two segments.
+        """
+        rooms = {"capacity": self.capacity}
+        if recent is not None:
+            rooms["recent"] = -(-recent // self.lanes)
+        for name, rows in rooms.items():
+            if rows < steps + 2:
+                raise ValueError(
+                    f"{name}= leaves {rows} steps to each of {self.lanes} environments, too few to"
+                    f" compare segments of {steps} steps; raise {name}= to"
+                    f" {(steps + 2) * self.lanes} or more, or choose a smaller segment_steps."
+                )
+
     def segments(self, index: SegmentIndex, steps: int) -> Segments:
         """Copy the segments at ``index`` out, in rows of ``steps`` steps.
 
@@ -411,79 +451,6 @@ class EpisodeStore:
         self.restore(state)
 
 
-class _EpisodeTable:
-    """One row per episode; rows whose steps are all overwritten are dropped from the front."""
-
-    def __init__(self) -> None:
-        self.dropped = 0
-        self._count = 0
-        self._columns = {name: np.zeros(64, kind) for name, kind in _EPISODE_COLUMNS.items()}
-        self._context_id = np.zeros(64, np.int64)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._columns[name][: self._count]
-
-    @property
-    def context_id(self) -> np.ndarray:
-        return self._context_id[: self._count]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(c.nbytes for c in self._columns.values()) + self._context_id.nbytes
-
-    def open(
-        self,
-        lanes: Int[np.ndarray, " n"],
-        first: Int[np.ndarray, " n"],
-        oldest: Int[np.ndarray, " lanes"],
-        context_id: Int[np.ndarray, " n"] | None,
-    ) -> Int[np.ndarray, " n"]:
-        """Add episodes; returns their numbers, which never change."""
-        self._make_room(len(lanes), oldest)
-        new = slice(self._count, self._count + len(lanes))
-        numbers = np.arange(new.start, new.stop) + self.dropped
-        self._columns["lane"][new] = lanes
-        self._columns["first"][new] = first
-        self._columns["steps"][new] = 0
-        self._columns["end"][new] = OPEN
-        self._context_id[new] = numbers if context_id is None else context_id
-        self._count = new.stop
-        return numbers
-
-    def grow(self, numbers: Int[np.ndarray, " n"]) -> None:
-        self._columns["steps"][numbers - self.dropped] += 1
-
-    def close(self, numbers: Int[np.ndarray, " n"], ends: Int[np.ndarray, " n"]) -> None:
-        self._columns["end"][numbers - self.dropped] = ends
-
-    def state(self) -> dict[str, np.ndarray]:
-        saved = {name: self[name].copy() for name in self._columns}
-        saved["context_id"] = self.context_id.copy()
-        return saved | {"dropped": np.array(self.dropped)}
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        self.dropped, self._count = int(state["dropped"]), len(state["lane"])
-        self._columns = {name: state[name].copy() for name in self._columns}
-        self._context_id = state["context_id"].copy()
-
-    def _make_room(self, extra: int, oldest: Int[np.ndarray, " lanes"]) -> None:
-        size = len(self._context_id)
-        if self._count + extra <= size:
-            return
-        dead = (self["first"] + self["steps"] < oldest[self["lane"]]) & (self["end"] != OPEN)
-        gone = int(np.argmin(np.append(dead, False)))
-        keep = slice(gone, self._count)
-        size = max(64, 2 * (self._count - gone + extra))
-        for name, column in self._columns.items():
-            self._columns[name] = _resized(column[keep], size)
-        self._context_id = _resized(self._context_id[keep], size)
-        self._count -= gone
-        self.dropped += gone
-
-
 def _column(shape: tuple[int, int], space: gym.Space[Any]) -> np.ndarray:
     return np.zeros((*shape, *(space.shape or ())), space.dtype)
 
@@ -491,12 +458,6 @@ def _column(shape: tuple[int, int], space: gym.Space[Any]) -> np.ndarray:
 def _finite(values: np.ndarray) -> bool:
     """Whether no number is NaN or infinite; for a handful, ``all()`` would take twice as long."""
     return bool(np.count_nonzero(np.isfinite(values)) == values.size)
-
-
-def _resized(column: np.ndarray, size: int) -> np.ndarray:
-    grown = np.zeros(size, column.dtype)
-    grown[: len(column)] = column
-    return grown
 
 
 def _factors_in(state: Mapping[str, np.ndarray]) -> list[str]:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefgym.store import OPEN, TERMINATED, TRUNCATED, EpisodeStore, SegmentIndex
+from prefgym.episodes import OPEN, TERMINATED, TRUNCATED
+from prefgym.store import EpisodeStore, SegmentIndex
 
 Place = tuple[int, int, int]
 """Episode, start, length."""

@@ -21,18 +21,18 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from prefgym import checkpoints
 from prefgym.comparisons import Labels, PreferenceDataset
 from prefgym.elicitation import BudgetExhaustedError
+from prefgym.episodes import OPEN, TERMINATED, TRUNCATED
 from prefgym.locks import WriterLock
 from prefgym.raters import make_rater
 from prefgym.segments import Segments
-from prefgym.store import OPEN, TERMINATED, TRUNCATED
 from prefgym.vector import ReplayableVectorEnv
 from prefgym.wrappers import (
     LearnedReward,
     PreferenceEnv,
     PreferenceVectorEnv,
-    find_attribute,
     preference_layer,
 )
+from prefgym.wrappers.inner import find_attribute
 from prefgym_envs import control, delivery
 
 SAME_STEP, NEXT_STEP, DISABLED = (

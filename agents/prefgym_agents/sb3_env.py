@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import VecEnv
 
-from prefgym.wrappers import find_attribute
+from prefgym.wrappers.inner import find_attribute
 
 
 class GymnasiumVecEnv(VecEnv):

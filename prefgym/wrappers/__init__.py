@@ -1,0 +1,13 @@
+"""The Gymnasium layer: environments that hide their reward and emit preferences instead.
+
+``info`` of every step holds the truth under one key, ``true_reward``, for scores; ``factors``
+where the task names parts of its reward; and, only on the step at which a comparison was
+answered, ``preference`` with plain numbers (which two segments, the label, who answered). The
+segments themselves stay in the store.
+"""
+
+from prefgym.wrappers.learned_reward import LearnedReward
+from prefgym.wrappers.single import PreferenceEnv
+from prefgym.wrappers.vector import PreferenceVectorEnv, preference_layer
+
+__all__ = ["LearnedReward", "PreferenceEnv", "PreferenceVectorEnv", "preference_layer"]
