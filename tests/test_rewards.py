@@ -100,3 +100,39 @@ def test_state_entropy_forgets_the_unit_of_a_coordinate(rng: np.random.Generator
 def test_state_entropy_wants_something_to_compare_with() -> None:
     with pytest.raises(ValueError, match="got 0 states to compare with"):
         rewards.state_entropy(np.zeros((1, 1, 2)), np.zeros((0, 2)))
+
+
+def test_win_rates_by_hand() -> None:
+    scores, others = torch.tensor([[0.0, 1.0, 1.04]]), torch.tensor([[0.5, 1.0]])
+    strict = rewards.beats(scores, others)
+    assert strict.tolist() == [[[0.0, 0.0], [1.0, 0.5], [1.0, 1.0]]]
+    assert rewards.beats(scores, others, band=0.05)[0, 2].tolist() == [1.0, 0.5]
+    assert rewards.win_rates(strict).tolist() == [[0.0, 0.75, 1.0]]
+    within = rewards.win_rates_in_group(rewards.beats(scores, scores, band=0.05))
+    assert within.tolist() == [[0.0, 0.75, 0.75]]
+
+
+@given(seed=st.integers(0, 100))
+def test_win_rates_see_the_order_of_scores_alone(seed: int) -> None:
+    scores = torch.randn(3, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    here = rewards.win_rates_in_group(rewards.beats(scores, scores))
+    for bend in (torch.exp, torch.tanh, lambda one: 5.0 * one**3 - 2.0):
+        bent = bend(scores)
+        assert torch.equal(rewards.win_rates_in_group(rewards.beats(bent, bent)), here)
+
+
+@given(seed=st.integers(0, 100))
+def test_win_rates_of_a_group_are_a_half_on_average(seed: int) -> None:
+    chances = torch.rand(3, 5, 5, generator=torch.Generator().manual_seed(seed))
+    chances = (chances + 1.0 - chances.mT) / 2
+    rates = rewards.win_rates_in_group(chances)
+    torch.testing.assert_close(rates.mean(-1), torch.full((3,), 0.5))
+    itself = chances + 7.0 * torch.eye(5)
+    torch.testing.assert_close(rewards.win_rates_in_group(itself), rates)
+
+
+def test_win_rates_refuse_a_group_of_one_and_a_band_below_zero() -> None:
+    with pytest.raises(ValueError, match="groups have 1 sample"):
+        rewards.win_rates_in_group(torch.zeros(2, 1, 1))
+    with pytest.raises(ValueError, match=r"band is -1.0, wanted 0 or more"):
+        rewards.beats(torch.zeros(1, 2), torch.zeros(1, 2), band=-1.0)
