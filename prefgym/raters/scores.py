@@ -14,8 +14,9 @@ Source: partial return, Christiano et al. (2017), arXiv:1706.03741; regret, Knox
 "Models of human preference for learning reward functions", arXiv:2206.02231.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -33,6 +34,15 @@ ValueSource = Callable[
     Float[np.ndarray, " batch"],
 ]
 """Observations and actions of some steps -> their advantages A(s, a) under the true reward."""
+
+
+@runtime_checkable
+class SegmentValueSource(Protocol):
+    """A value source that reads whole segments, where no observation is kept of a step."""
+
+    def of_segments(self, segments: Segments) -> Float[np.ndarray, " batch steps"]:
+        """A(s_t, a_t) of every step; what stands at padded ones is never read."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,8 @@ class StepAdvantages:
                 "source to ask; pass value_source=ExactTable(...) or a trained Critic from "
                 "prefgym.values, or choose rater='partial-return'."
             )
+        if isinstance(self.value_source, SegmentValueSource) and segments.observations is None:
+            return _per_step("advantages", self.value_source.of_segments(segments), segments.mask)
         if segments.observations is None:
             raise ValueError(
                 "Rater: the value source needs to see observations, and these segments hold none; "
@@ -146,6 +158,32 @@ class StepAdvantages:
         advantages = np.zeros(mask.shape)
         advantages[mask] = known
         return advantages
+
+
+@dataclass(frozen=True)
+class WeightedFactors:
+    """What every step is worth to somebody who weighs the factors of the true reward anew."""
+
+    weights: Mapping[str, float]
+    """Factor -> weight; factors that are not named count nothing."""
+
+    def __call__(self, segments: Segments) -> Float[np.ndarray, " batch steps"]:
+        """Σ_k weight_k · factor_k of every step.
+
+        Raises:
+            ValueError: the segments lack a factor.
+        """
+        missing = [name for name in self.weights if name not in segments.factors]
+        if missing:
+            raise ValueError(
+                f"Rater: the segments hold no factor {missing[0]!r}, only"
+                f" {', '.join(sorted(segments.factors)) or 'none'}; choose among these."
+            )
+        total: np.ndarray = sum(
+            (weight * segments.factors[name] for name, weight in self.weights.items()),
+            np.zeros(segments.mask.shape),
+        )
+        return total
 
 
 partial_return = StepSum(step_rewards)

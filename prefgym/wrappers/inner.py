@@ -7,13 +7,14 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import SyncVectorEnv
 
-from prefgym.raters import ProbabilityRater, Rater, make_rater
+from prefgym.raters import ProbabilityRater, Rater, make_rater, populations
 from prefgym.responses import ResponseStore
 from prefgym.segments import Segments
 from prefgym.store import EpisodeStore
 from prefgym.vector import ReplayableVectorEnv
 
-GAME = "game"
+GAME, GROUPS = "game", "groups"
+"""Raters that the environment itself defines."""
 CAPACITY = 1_000_000
 """Steps that a preference environment remembers, over all its lanes, unless told otherwise."""
 
@@ -54,6 +55,15 @@ def chosen_rater(
             )
         rater, options = partial(_first_choices, preference), {"meaning": GAME, **(options or {})}
         return ProbabilityRater(rater, **options)
+    if rater == GROUPS:
+        tastes = find_attribute(env, "groups")
+        if tastes is None:
+            raise ValueError(
+                f"The rater {GROUPS!r} is for environments that name groups of raters"
+                f" (prefgym/TextStyle-v0); {env} does not. Choose another rater."
+            )
+        shares = find_attribute(env, "group_shares")
+        return populations.groups(tastes, **{"shares": shares, **(options or {})})
     values = value_source or _own_values(env)
     if rater == "regret" and values is None:
         raise ValueError(
