@@ -412,6 +412,16 @@ def test_flags_and_constants_are_not_normalised() -> None:
     assert model.feature_count == 1
 
 
+def test_an_outline_is_the_mean_of_the_real_steps(rng: np.random.Generator) -> None:
+    model, batch = small(), segments(rng, 6, least=1)
+    model.normalise(batch)
+    outline = model.outline(batch)
+    for row, length in enumerate(batch.mask.sum(1)):
+        mean = model.features(batch)[row, :length].mean(0)
+        torch.testing.assert_close(outline[row], mean)
+    torch.testing.assert_close(model.outline(batch.padded(20)), outline)
+
+
 def test_outliers_are_held_at_ten_deviations(rng: np.random.Generator) -> None:
     model = small()
     model.normalise(segments(rng, 50))
@@ -742,6 +752,43 @@ def test_a_pairwise_model_learns_the_cycle_that_rewards_cannot(rng: np.random.Ge
     ]
     assert told[0]["accuracy"] > 0.95
     assert told[1]["accuracy"] < 0.65
+
+
+class OwnShape(nn.Module):
+    """A model that reads whole segments, as numbers or as codes, in any shape."""
+
+    def __init__(self, read: Callable[[Segments], Tensor]) -> None:
+        super().__init__()
+        self.members, self.kept_per_step, self.device = 2, 1, torch.device("cpu")
+        self.read = read
+        self.scale = nn.Parameter(torch.zeros(2))
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def features(self, batch: Segments) -> Tensor:
+        return self.read(batch)
+
+    def margins(self, pairs: Pairs) -> Tensor:
+        assert pairs.mask.shape == (*pairs.features.shape[:3], 8)
+        self.shapes.add(tuple(pairs.features.shape[3:]))
+        worth = pairs.features.flatten(3) if pairs.features.ndim > 3 else pairs.features[..., None]
+        a, b = worth.float().sum(-1).unbind(2)
+        return self.scale[:, None] * (a - b)
+
+
+@pytest.mark.parametrize("shape", [(), (8,), (2, 2, 2)])
+@pytest.mark.parametrize("kind", [torch.float32, torch.int64])
+def test_a_model_reads_segments_in_its_own_shape(
+    shape: tuple[int, ...], kind: torch.dtype, rng: np.random.Generator
+) -> None:
+    def read(batch: Segments) -> Tensor:
+        rewards = torch.as_tensor(batch.rewards) * 1000
+        return (rewards if shape else rewards.sum(1)).to(kind).view(len(batch), *shape)
+
+    model = OwnShape(read)
+    told = fit(model, judged(rng, 60), adam(model), rng, epochs=2, validation_share=0.2)
+    assert model.shapes == {shape}
+    assert told["val_accuracy"] == 1.0
+    assert (model.scale > 0).all()
 
 
 def test_models_and_heads_are_what_they_say() -> None:

@@ -10,6 +10,8 @@ import torch
 import prefgym  # noqa: F401
 from benchmarks.claims import leak
 from prefgym.checkpoints import CheckpointError
+from prefgym.models.reward_models import PointwiseModel, reward_model
+from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.evaluation import RandomPolicy, evaluate
 from prefgym_agents.learner import Learner
 from prefgym_agents.oracle import TrueReward
@@ -165,6 +167,31 @@ def test_every_way_of_choosing_pairs(queries: Any) -> None:
     ).learn(1280)
     assert len(env.preferences) == 12
     assert learner.sessions == 3
+
+
+def test_the_backend_makes_the_model_as_the_settings_say() -> None:
+    env = gym.make_vec("prefgym/Pendulum-v0", num_envs=2, segment_steps=10)
+    backend = sb3_backend("PPO", env, seed=0, n_steps=64)
+    learner = RewardLearning(backend, members=2, hidden=(8, 4), bounded=True, seed=5)
+    spaces = env.single_observation_space, env.single_action_space
+    wanted = reward_model(*spaces, members=2, hidden=(8, 4), tanh=True, seed=5)
+    torch.testing.assert_close(
+        dict(learner.model.state_dict()), dict(wanted.state_dict()), rtol=0, atol=0
+    )
+    assert isinstance(learner.model, PointwiseModel)
+    assert isinstance(backend, PolicyBackend)
+    mine = backend.reward_model(members=1, hidden=(3,), tanh=False, seed=0)
+    assert RewardLearning(backend, model=mine).model is mine
+
+
+def test_new_states_cannot_be_rewarded_where_none_are_seen() -> None:
+    learner = make()
+    learner.policy.begin(128)
+    seen = learner.policy.collect()
+    assert seen is not None
+    assert isinstance(learner, RewardLearning)
+    with pytest.raises(ValueError, match=r"segments of this environment hold no observations; set"):
+        learner._novelty(seen.replace(observations=None))
 
 
 def test_the_model_agrees_with_the_truth_in_the_end() -> None:

@@ -5,12 +5,13 @@ collect, decide what the steps were worth, update. Nothing here knows a simulato
 library's trainer, or a language model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
+from prefgym.models.reward_models import PointwiseModel
 from prefgym.segments import Segments
 
 RewardFunction = Callable[[Segments], np.ndarray]
@@ -60,6 +61,19 @@ class PolicyBackend(Protocol):
 
     def restart_values(self) -> None:
         """Forget what states were worth under an earlier reward, not how to act."""
+        ...
+
+    def reward_model(
+        self, members: int, hidden: Sequence[int], tanh: bool, seed: int
+    ) -> PointwiseModel:
+        """A new ensemble of rewards that reads what happens in this environment.
+
+        Args:
+            members: rewards in the ensemble.
+            hidden: width of each hidden layer, where layers are made for the purpose.
+            tanh: hold every reward in (−1, 1).
+            seed: of the initial weights.
+        """
         ...
 
     def log_prob(self, segments: Segments) -> torch.Tensor:

@@ -34,7 +34,7 @@ from prefgym.comparisons import Comparisons
 from prefgym.losses import lapsing, logistic
 from prefgym.metrics import accuracy, pearson
 from prefgym.models.fit import adam, fit
-from prefgym.models.reward_models import RewardModel, reward_model
+from prefgym.models.reward_models import PointwiseModel
 from prefgym.names import lookup
 from prefgym.segments import Segments
 from prefgym_agents.backend import PolicyBackend
@@ -136,7 +136,8 @@ class RewardLearning(Learner):
     Args:
         policy: who acts and improves; its environment is asked for preferences.
         config: the settings, or the name of a preset.
-        model: a reward model of your own; by default an ensemble as the settings say.
+        model: a reward model of your own; by default the backend makes an ensemble as the
+            settings say.
         tensorboard_log: folder for TensorBoard.
         verbose: 1 prints tables.
         **changes: single settings that differ from ``config``.
@@ -149,7 +150,7 @@ class RewardLearning(Learner):
         policy: PolicyBackend,
         config: Config | str = "default",
         *,
-        model: RewardModel | None = None,
+        model: PointwiseModel | None = None,
         tensorboard_log: str | Path | None = None,
         verbose: int = 0,
         **changes: Any,
@@ -170,9 +171,7 @@ class RewardLearning(Learner):
         self.store = self.env.store
         self.segment_steps = self.env.segment_steps
         self.env.stop_emitting()
-        self.model = model or reward_model(
-            self.env.single_observation_space,
-            self.env.single_action_space,
+        self.model = model or self.policy.reward_model(
             members=self.config.members,
             hidden=self.config.hidden,
             tanh=self.config.bounded,
@@ -210,7 +209,8 @@ class RewardLearning(Learner):
     def _session(self, portions: int) -> None:
         """Ask so many portions of labels at once, and do all that follows from them."""
         answers = self._ask(portions)
-        agreement = accuracy(self.model.logits(answers.a, answers.b).mean(0).numpy(), answers.label)
+        foretold = self.model.logits(answers.a, answers.b).mean(0).cpu().numpy()
+        agreement = accuracy(foretold, answers.label)
         everything = self.env.preferences.comparisons
         with self.clock("reward_model"):
             self.told = self._fit(everything)
@@ -246,17 +246,12 @@ class RewardLearning(Learner):
 
     def _ask(self, portions: int) -> Comparisons:
         """Choose pairs among candidates, and put them to the environment's rater."""
-        config, steps = self.config, self.segment_steps
+        config = self.config
         count = -(-self._missing() * portions // (config.sessions - self.sessions))
         rng = np.random.default_rng((config.seed, self.sessions))
         pool = count if self.sessions == 0 else count * config.candidates
         with self.clock("reward_model"):
-            a, b = (
-                self.store.segments(
-                    self.store.sample(pool, steps, rng, recent=config.recent_steps), steps
-                )
-                for _ in range(2)
-            )
+            a, b = self.env.sample_pairs(pool, rng, recent=config.recent_steps)
             chosen = self._choose(a, b, count, rng)
         with self.clock("rater"):
             answers: Comparisons = self.env.compare(a.take(chosen), b.take(chosen))
@@ -274,12 +269,8 @@ class RewardLearning(Learner):
         return rank(logits, count)
 
     def _outline(self, a: Segments, b: Segments) -> np.ndarray:
-        """The mean step of both segments of each pair, ``[B, 2 * features]``."""
-        means = [
-            self.model.features(side).sum(1) / torch.as_tensor(side.mask.sum(1, keepdims=True))
-            for side in (a, b)
-        ]
-        return torch.cat(means, 1).cpu().numpy()
+        """What both segments of each pair are like, ``[B, 2 * numbers]``."""
+        return torch.cat([self.model.outline(side) for side in (a, b)], 1).cpu().numpy()
 
     def _fit(self, comparisons: Comparisons) -> dict[str, float]:
         config, steps = self.config, self.segment_steps
@@ -312,6 +303,11 @@ class RewardLearning(Learner):
 
     def _novelty(self, segments: Segments) -> np.ndarray:
         """How far each state is from its nearest ones among those seen: an estimate of entropy."""
+        if segments.observations is None:
+            raise ValueError(
+                f"explore_steps={self.config.explore_steps} rewards new states, but the segments of"
+                " this environment hold no observations; set explore_steps=0."
+            )
         with self.clock("reward_model"):
             rng = np.random.default_rng((self.config.seed, self.policy.num_timesteps, 3))
             among = self.store.segments(self.store.sample(2048, 1, rng), 1).context

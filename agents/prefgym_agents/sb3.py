@@ -6,7 +6,7 @@ advantages computed after that. Off-policy: the replay buffer is a view of the e
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -25,6 +25,7 @@ from stable_baselines3.dqn.dqn import DQN
 from stable_baselines3.sac.sac import SAC
 from stable_baselines3.td3.td3 import TD3
 
+from prefgym.models.reward_models import RewardModel, reward_model
 from prefgym.names import lookup
 from prefgym.segments import Segments
 from prefgym.store import SegmentIndex
@@ -88,6 +89,13 @@ class SB3Backend:
     ) -> tuple[Any, Any]:
         """Actions for a batch of observations."""
         return self.model.predict(observation, state, episode_start, deterministic)
+
+    def reward_model(
+        self, members: int, hidden: Sequence[int], tanh: bool, seed: int
+    ) -> RewardModel:
+        """An ensemble of networks over single observations and actions."""
+        spaces = self.env.single_observation_space, self.env.single_action_space
+        return reward_model(*spaces, members=members, hidden=hidden, tanh=tanh, seed=seed)
 
     def fit(
         self, loss: Callable[[torch.Tensor], torch.Tensor], segments: Segments

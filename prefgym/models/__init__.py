@@ -1,5 +1,6 @@
 """Models of preferences: encoder × head, as an ensemble in one batched computation.
 
-``reward_models`` has the model that most want (``reward_model(...)``), ``fit`` the loop that fits
-any model to comparisons, ``features``, ``encoders`` and ``heads`` the parts.
+``reward_models`` has the model that most want (``reward_model(...)``), ``language`` the one that
+reads text, ``fit`` the loop that fits any model to comparisons, ``features``, ``encoders`` and
+``heads`` the parts.
 """

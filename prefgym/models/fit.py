@@ -7,12 +7,13 @@ before its step), ``epochs``, ``gradient_steps``, ``pairs``; with a validation s
 """
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from prefgym.comparisons import Comparisons
@@ -25,7 +26,8 @@ from prefgym.segments import Segments
 class Pairs(NamedTuple):
     """A minibatch of pairs for every member; side 0 is ``a``, side 1 is ``b``."""
 
-    features: Float[Tensor, " members pairs 2 steps features"]
+    features: Shaped[Tensor, " members pairs 2 *features"]
+    """What the model reads of a segment, in the shape that it has chosen."""
     mask: Bool[Tensor, " members pairs 2 steps"]
     rater_id: Int[Tensor, " members pairs"]
 
@@ -49,8 +51,12 @@ class PreferenceModel(Protocol):
         """Numbers that each member keeps of a step for its gradient."""
         ...
 
-    def features(self, segments: Segments) -> Float[Tensor, " batch steps features"]:
-        """What the model reads of each step, on its device."""
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What is fitted."""
+        ...
+
+    def features(self, segments: Segments) -> Shaped[Tensor, " batch *features"]:
+        """What the model reads of each segment, on its device: rows of steps, tokens, ..."""
         ...
 
     def margins(self, pairs: Pairs) -> Float[Tensor, " members pairs"]:
@@ -59,7 +65,7 @@ class PreferenceModel(Protocol):
 
 
 def adam(
-    model: nn.Module, learning_rate: float = 3e-4, weight_decay: float = 0.0
+    model: PreferenceModel, learning_rate: float = 3e-4, weight_decay: float = 0.0
 ) -> torch.optim.AdamW:
     """The optimizer that reward models are usually fitted with, in its fused form."""
     return torch.optim.AdamW(
@@ -127,12 +133,13 @@ def fit(
 class _Table(NamedTuple):
     """The pairs of a data set as tensors, made once for all epochs."""
 
-    features: Tensor  # [pairs, 2 * steps * features]
+    features: Tensor  # [pairs, what is read of both sides]
     mask: Tensor  # [pairs, 2 * steps]
     label: Tensor  # [pairs]
     weight: Tensor  # [pairs], mean 1
     rater_id: Tensor  # [pairs]
     steps: int
+    shape: torch.Size  # of what is read of one side
 
     @classmethod
     def of(cls, model: PreferenceModel, comparisons: Comparisons) -> "_Table":
@@ -141,17 +148,21 @@ class _Table(NamedTuple):
         features = torch.stack([model.features(side) for side in sides], 1)
         mask = torch.stack([as_tensor(side.mask) for side in sides], 1)
         relative = comparisons.weight / max(comparisons.weight.mean(), np.finfo(np.float64).tiny)
-        label, weight = (as_tensor(one).to(features) for one in (comparisons.label, relative))
+        kind = features.dtype if features.is_floating_point() else torch.float32
+        label, weight = (
+            as_tensor(one).to(features.device, kind) for one in (comparisons.label, relative)
+        )
         rater_id = as_tensor(comparisons.rater_id).to(features.device)
         mask = mask.to(features.device).flatten(1)
-        return cls(features.flatten(1), mask, label, weight, rater_id, steps)
+        shape = features.shape[2:]
+        return cls(features.flatten(1), mask, label, weight, rater_id, steps, shape)
 
     def pairs(self, index: Tensor) -> Pairs:
         """The pairs at ``index [members, pairs]``."""
-        flat, shape = index.flatten(), (*index.shape, 2, self.steps)
+        flat, sides = index.flatten(), (*index.shape, 2)
         return Pairs(
-            self.features.index_select(0, flat).view(*shape, -1),
-            self.mask.index_select(0, flat).view(shape),
+            self.features.index_select(0, flat).view(*sides, *self.shape),
+            self.mask.index_select(0, flat).view(*sides, self.steps),
             self.rater_id[index],
         )
 

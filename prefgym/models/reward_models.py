@@ -4,24 +4,68 @@ Encoder × head, both exchangeable; see ``encoders.py`` and ``heads.py``. Member
 networks in one batched computation.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from gymnasium import Space
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from prefgym.models.encoders import Encoder, MLPEncoder, rows_at_once
 from prefgym.models.features import StepFeatures, as_tensor
-from prefgym.models.fit import Pairs
+from prefgym.models.fit import Pairs, PreferenceModel
 from prefgym.models.heads import RewardHead, ScalarHead
 from prefgym.rewards import CONSTANT, Aggregator, mean_reward
 from prefgym.segments import Segments
 
 LIMIT = 10.0
 """Normalised features are held within this many standard deviations of their mean."""
+
+
+@runtime_checkable
+class PointwiseModel(PreferenceModel, Protocol):
+    """A preference model by which every step is worth something, whatever it reads."""
+
+    reward_mean: Tensor
+    """``[members]``: what :meth:`rewards` takes off each member's."""
+    reward_deviation: Tensor
+    """``[members]``: what it divides them by."""
+
+    def logits(self, a: Segments, b: Segments) -> Float[Tensor, " members batch"]:
+        """Each member's log-odds that ``a[i]`` is preferred to ``b[i]``, without gradient."""
+        ...
+
+    def member_rewards(self, segments: Segments) -> Float[Tensor, " members batch steps"]:
+        """Each member's rewards as fitted, without gradient; zeros at padding."""
+        ...
+
+    def rewards(
+        self, segments: Segments, aggregate: Aggregator = mean_reward
+    ) -> Float[Tensor, " batch steps"]:
+        """What every step is worth, without gradient; zeros at padding."""
+        ...
+
+    def normalise(self, segments: Segments) -> None:
+        """Learn from these steps how to normalise what is read."""
+        ...
+
+    def standardise(self, segments: Segments) -> None:
+        """Give :meth:`rewards` mean 0 and standard deviation 1 over these steps."""
+        ...
+
+    def outline(self, segments: Segments) -> Float[Tensor, " batch numbers"]:
+        """A few numbers that say what a segment is like, without gradient."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that rewards depend on."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Go back to a :meth:`state_dict`."""
+        ...
 
 
 class RewardModel(nn.Module):
@@ -106,13 +150,7 @@ class RewardModel(nn.Module):
             RuntimeError: a reward is NaN or infinite.
         """
         mask = as_tensor(segments.mask).to(self.device)
-        rewards = self.head.rewards(self._outputs(segments)) * mask
-        if not torch.isfinite(rewards).all():
-            raise RuntimeError(
-                "RewardModel: a reward is NaN or infinite, so a fit has gone astray; go back to a "
-                "saved model, and lower the learning rate."
-            )
-        return rewards
+        return finite(self.head.rewards(self._outputs(segments)) * mask)
 
     def rewards(
         self, segments: Segments, aggregate: Aggregator = mean_reward
@@ -126,6 +164,12 @@ class RewardModel(nn.Module):
         mask = as_tensor(segments.mask).to(self.device)
         mean, deviation = self.reward_mean[:, None, None], self.reward_deviation[:, None, None]
         return aggregate((self.member_rewards(segments) - mean) / deviation) * mask
+
+    @torch.no_grad()
+    def outline(self, segments: Segments) -> Float[Tensor, " batch features"]:
+        """The mean step of each segment, as the model reads it: what k-centre tells apart."""
+        mask = as_tensor(segments.mask).to(self.device)
+        return mean_step(self.features(segments), mask)
 
     def step_reward(self, observation: Any, action: Any) -> float:
         """The reward of a single step, for the ``LearnedReward`` wrapper."""
@@ -173,14 +217,10 @@ class RewardModel(nn.Module):
         Raises:
             ValueError: no real step to measure on.
         """
-        rewards = self.member_rewards(segments)[:, as_tensor(segments.mask).to(self.device)]
-        if not rewards.shape[1]:
-            raise ValueError("RewardModel.standardise: got no steps; give segments with some.")
-        self.reward_mean.copy_(rewards.mean(1))
-        rewards = rewards - self.reward_mean[:, None]
-        own = _scale(rewards.std(1, correction=0))
-        joint = _scale((rewards / own[:, None]).mean(0).std(correction=0))
-        self.reward_deviation.copy_(own * joint)
+        mask = as_tensor(segments.mask).to(self.device)
+        mean, deviation = reward_scale(self.member_rewards(segments)[:, mask])
+        self.reward_mean.copy_(mean)
+        self.reward_deviation.copy_(deviation)
 
     def _summary(self, segments: Segments) -> Tensor:
         mask = as_tensor(segments.mask).to(self.device)
@@ -194,6 +234,44 @@ class RewardModel(nn.Module):
         outputs: Tensor = torch.cat([self.encoder(part) for part in parts], 1)
         steps: Tensor = outputs.unflatten(1, rows.shape[:2])
         return steps
+
+
+def finite(rewards: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:
+    """The same rewards.
+
+    Raises:
+        RuntimeError: one is NaN or infinite.
+    """
+    if not torch.isfinite(rewards).all():
+        raise RuntimeError(
+            "RewardModel: a reward is NaN or infinite, so a fit has gone astray; go back to a "
+            "saved model, and lower the learning rate."
+        )
+    return rewards
+
+
+def mean_step(
+    steps: Float[Tensor, " batch steps numbers"], mask: Bool[Tensor, " batch steps"]
+) -> Float[Tensor, " batch numbers"]:
+    """The mean over the real steps; zeros where there are none."""
+    return (steps * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def reward_scale(
+    rewards: Float[Tensor, " members steps"],
+) -> tuple[Float[Tensor, " members"], Float[Tensor, " members"]]:
+    """What to take off each member's rewards, and then to divide them by.
+
+    Raises:
+        ValueError: no step to measure on.
+    """
+    if not rewards.shape[1]:
+        raise ValueError("RewardModel.standardise: got no steps; give segments with some.")
+    mean = rewards.mean(1)
+    rewards = rewards - mean[:, None]
+    own = _scale(rewards.std(1, correction=0))
+    joint = _scale((rewards / own[:, None]).mean(0).std(correction=0))
+    return mean, own * joint
 
 
 def _scale(deviation: Tensor) -> Tensor:
