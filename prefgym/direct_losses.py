@@ -109,6 +109,8 @@ class Recipe:
             raise ValueError(f"Recipe: bias is {self.bias}, wanted a number in (0, 1].")
         if self.odds and self.anchored:
             raise ValueError("Recipe: odds are not taken relative to an anchor; anchored=False.")
+        if self.loss == "kto" and not self.anchored:
+            raise ValueError("Recipe: KTO compares with an anchor; leave anchored=True.")
 
 
 def log_likelihood(

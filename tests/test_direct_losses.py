@@ -377,6 +377,7 @@ def test_the_recorded_baseline_of_kto_is_not_clamped() -> None:
         ({"flips": 0.2}, "'logistic' does not read flips=0.2; it reads bias, offset"),
         ({"loss": "hinge", "votes": 3}, "'hinge' does not read votes=3; it reads none"),
         ({"odds": True}, "odds are not taken relative to an anchor"),
+        ({"loss": "kto", "anchored": False}, "KTO compares with an anchor"),
     ],
 )
 def test_recipes_that_cannot_work_are_refused(settings: dict[str, Any], sentence: str) -> None:

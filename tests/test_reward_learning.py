@@ -12,6 +12,7 @@ from benchmarks.claims import leak
 from prefgym.checkpoints import CheckpointError
 from prefgym.models.reward_models import PointwiseModel, reward_model
 from prefgym_agents.backend import PolicyBackend
+from prefgym_agents.direct import DirectPreference
 from prefgym_agents.evaluation import RandomPolicy, evaluate
 from prefgym_agents.learner import Learner
 from prefgym_agents.oracle import TrueReward
@@ -23,6 +24,7 @@ LEARNERS: dict[str, Any] = {
         backend, labels=20, sessions=2, epochs=3, start_steps=100, hidden=(16,)
     ),
     "true-reward": TrueReward,
+    "direct": lambda backend: DirectPreference(backend, labels=20, rounds=2, epochs=2),
 }
 """Every learner, small; a new one is tested by being named here."""
 ALGORITHMS: dict[str, dict[str, Any]] = {

@@ -80,6 +80,10 @@ class PolicyBackend(Protocol):
         """Log-probability of each action, ``[B, T]``, with gradient; zero on padding."""
         ...
 
+    def reference_log_prob(self, segments: Segments) -> torch.Tensor:
+        """The same under the policy as it was when the backend was made, without gradient."""
+        ...
+
     def fit(
         self, loss: Callable[[torch.Tensor], torch.Tensor], segments: Segments
     ) -> dict[str, float]:

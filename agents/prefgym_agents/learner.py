@@ -57,6 +57,11 @@ class Learner(ABC):
         self.verbose = verbose
         self.clock = Clock()
 
+    @property
+    def num_timesteps(self) -> int:
+        """What ``total_timesteps`` counts: environment steps taken, over all lanes."""
+        return self.policy.num_timesteps
+
     @abstractmethod
     def step(self, total_timesteps: int) -> dict[str, float] | None:
         """One turn of the algorithm's loop.
@@ -81,12 +86,12 @@ class Learner(ABC):
     ) -> Iterator[tuple[int, dict[str, float]]]:
         """Train until ``total_timesteps``, handing out (steps, metrics) after each turn."""
         self.policy.begin(total_timesteps, callback)
-        begun, first = time.perf_counter(), self.policy.num_timesteps
-        while self.policy.num_timesteps < total_timesteps:
+        begun, first = time.perf_counter(), self.num_timesteps
+        while self.num_timesteps < total_timesteps:
             metrics = self.step(total_timesteps)
             if metrics is None:
                 break
-            steps = self.policy.num_timesteps
+            steps = self.num_timesteps
             pace = (steps - first) / max(time.perf_counter() - begun, 1e-9)
             yield (
                 steps,
@@ -119,17 +124,17 @@ class Learner(ABC):
             reset_num_timesteps: count from the first step ever (False: from where it stands).
             progress_bar: show one.
         """
-        goal = total_timesteps + (0 if reset_num_timesteps else self.policy.num_timesteps)
-        if goal <= self.policy.num_timesteps:
+        goal = total_timesteps + (0 if reset_num_timesteps else self.num_timesteps)
+        if goal <= self.num_timesteps:
             raise ValueError(
-                f"learn({total_timesteps}) would do nothing: {self.policy.num_timesteps} steps were"
-                " taken already; ask for more, or pass reset_num_timesteps=False to add to them."
+                f"learn({total_timesteps}) would do nothing: {self.num_timesteps} steps were taken"
+                " already; ask for more, or pass reset_num_timesteps=False to add to them."
             )
         board = None
         if self.tensorboard_log is not None:
             board = TensorBoardLog(Path(self.tensorboard_log) / tb_log_name)
         with Progress(disable=not progress_bar, transient=False) as bar:
-            task = bar.add_task("learning", total=goal, completed=self.policy.num_timesteps)
+            task = bar.add_task("learning", total=goal, completed=self.num_timesteps)
             for turn, (steps, metrics) in enumerate(self.iterations(goal, callback)):
                 bar.update(task, completed=min(steps, goal))
                 if turn % log_interval == 0:

@@ -36,6 +36,9 @@ from prefgym_agents.sb3_env import GymnasiumVecEnv
 from prefgym_agents.sb3_replay import StoreReplayBuffer
 
 RESTART_UPDATES = 100
+LOG_STD_FLOOR = -3.0
+"""Of the policies' Gaussians, in :meth:`SB3Backend.fit`: densities know no upper bound, and the
+loss of a likelihood would be lowest where the deviation is 0."""
 _COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
@@ -52,6 +55,7 @@ class SB3Backend:
         self.store = env.store
         self._callback: BaseCallback = CallbackList([])
         self._index: SegmentIndex | None = None
+        self._reference = self.snapshot()
         model.set_logger(Logger(folder=None, output_formats=[]))
 
     @property
@@ -111,6 +115,7 @@ class SB3Backend:
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
+        self._hold_deviation()
         return {"loss": float(value.detach())}
 
     def log_prob(self, segments: Segments) -> torch.Tensor:
@@ -120,6 +125,16 @@ class SB3Backend:
         actions = torch.as_tensor(segments.actions)[mask]
         flat = self._log_prob(observations.to(self.model.device), actions.to(self.model.device))
         return torch.zeros(mask.shape, device=flat.device).masked_scatter(mask, flat)
+
+    @torch.no_grad()
+    def reference_log_prob(self, segments: Segments) -> torch.Tensor:
+        """:meth:`log_prob` of the policy as it was made."""
+        now = self.snapshot()
+        self.load_snapshot(self._reference)
+        try:
+            return self.log_prob(segments)
+        finally:
+            self.load_snapshot(now)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """The policy's parameters, copied."""
@@ -143,6 +158,7 @@ class SB3Backend:
             "last_obs": model._last_obs,
             "episode_starts": model._last_episode_starts,
             "counters": {name: getattr(model, name) for name in _COUNTERS},
+            "reference": self._reference,
             "recent": [{"r": e["r"], "l": e["l"]} for e in model.ep_info_buffer or []],
             "running": self._vec_env.running(),
             "extra": self._extra_state(),
@@ -159,6 +175,7 @@ class SB3Backend:
         """Go on from a :meth:`get_state`."""
         model = self.model
         self.env.set_state(state["env"])
+        self._reference = dict(state["reference"])
         model.set_parameters(state["parameters"], exact_match=True)
         for name, value in state["variables"].items():
             getattr(model, name).data.copy_(value)
@@ -197,6 +214,9 @@ class SB3Backend:
         told = {k: float(v) for k, v in self.model.logger.name_to_value.items()}
         self.model.logger.name_to_value.clear()
         return told
+
+    def _hold_deviation(self) -> None:
+        """Keep the standard deviation of actions from collapsing under a loss of densities."""
 
     def _policy_optimizer(self) -> torch.optim.Optimizer:
         raise NotImplementedError
@@ -278,6 +298,12 @@ class OnPolicySB3(SB3Backend):
         step = np.empty_like(before)
         step[order] = before - before[np.minimum(first_of_lane, len(order) - 1)][lane[order]]
         return lane, step
+
+    def _hold_deviation(self) -> None:
+        """The deviation is a parameter of its own, where actions are continuous."""
+        log_std = getattr(self.model.policy, "log_std", None)
+        if log_std is not None:
+            log_std.data.clamp_(min=LOG_STD_FLOOR)
 
     def _policy_optimizer(self) -> torch.optim.Optimizer:
         return self.model.policy.optimizer
@@ -375,6 +401,8 @@ class OffPolicySB3(SB3Backend):
             )
         actor = self.model.actor
         mean, log_std, more = actor.get_action_dist_params(observations)
+        # Below the floor there is no slope, so that no loss of densities is gained by certainty.
+        log_std = log_std.clamp(min=LOG_STD_FLOOR)
         distribution = actor.action_dist.proba_distribution(mean, log_std, **more)
         low, high = (torch.as_tensor(x) for x in (actor.action_space.low, actor.action_space.high))
         scaled = 2.0 * (actions - low) / (high - low) - 1.0
