@@ -35,6 +35,11 @@ def _control(name: str, limit: int, steps: int, module: str = "control") -> Envi
     return EnvironmentSpec(name, f"prefgym_envs.{module}", limit, steps, 100, kwargs={"name": name})
 
 
+def _text(name: str, tokens: int, rater: str = "partial-return") -> EnvironmentSpec:
+    module = f"prefgym_envs.text_{name.lower()}"
+    return EnvironmentSpec(f"Text{name}", module, None, tokens, 100, rater, batched=True)
+
+
 ENVIRONMENTS: dict[str, EnvironmentSpec] = {
     one.id: one
     for one in (
@@ -52,6 +57,12 @@ ENVIRONMENTS: dict[str, EnvironmentSpec] = {
         _control("Hopper", 1000, 50, "locomotion"),
         _control("Walker2d", 1000, 50, "locomotion"),
         _control("Ant", 1000, 50, "locomotion"),
+        _text("Sort", 6),
+        _text("Copy", 4),
+        _text("Arithmetic", 3),
+        _text("Polite", 10),
+        _text("Style", 6, "groups"),
+        _text("Cycle", 2, "game"),
     )
 }
 """Every id that this package registers, with its defaults."""

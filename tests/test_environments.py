@@ -33,7 +33,10 @@ ADVICE = pytest.mark.filterwarnings(
 
 def short(env_id: str) -> dict[str, Any]:
     """Arguments for tests that need questions early."""
-    return {"query_every": 5, "segment_steps": min(3, ENVIRONMENTS[env_id].segment_steps)}
+    spec = ENVIRONMENTS[env_id]
+    if ".text_" in spec.module:  # whole responses, and to one prompt
+        return {"query_every": 5, "segment_steps": spec.segment_steps, "prompts": 1}
+    return {"query_every": 5, "segment_steps": min(3, spec.segment_steps)}
 
 
 def play(env: Any, steps: int, seed: int | None = 0) -> list[tuple[Any, ...]]:
@@ -226,7 +229,7 @@ def test_processes_of_their_own_change_nothing(env_id: str) -> None:
     for mode in ("sync", "async"):
         env = gym.make_vec(env_id, num_envs=2, vectorization_mode=mode, **short(env_id))
         env.reset(seed=0)
-        told.append(roll(env, 15))
+        told.append(roll(env, 30))
         env.close()
     assert told[0] == told[1]
     assert any("preference" in infos for _, infos in told[0])
