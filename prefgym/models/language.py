@@ -41,9 +41,8 @@ class LanguageRewardModel(nn.Module):
     ``train()`` is called. As in :class:`~prefgym.models.reward_models.RewardModel`, mean and
     deviation of the rewards are state (:meth:`standardise`); nothing else is normalised.
 
-    Source of the form: Ziegler et al. (2019), sec. 2.1, arXiv:1909.08593 (a linear function of the
-    final embedding), here at every token and summed, as the partial return of Christiano et al.
-    (2017) is; heads begin ten times smaller, because many tokens are summed.
+    Source of the form: Ziegler et al. (2019), arXiv:1909.08593: a linear function of the final
+    embedding; here at every token, and summed as the steps are in Christiano et al. (2017).
 
     Args:
         trunk: a Hugging Face model without its language-modelling head (``AutoModel``), or any
