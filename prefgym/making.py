@@ -12,8 +12,9 @@ from gymnasium.wrappers import TimeLimit
 from prefgym.elicitation import Schedule
 from prefgym.names import lookup
 from prefgym.registration import ENVIRONMENTS, EnvironmentSpec
+from prefgym.segments import Segments
 from prefgym.vector import ReplayableVectorEnv
-from prefgym.wrappers.inner import check_length
+from prefgym.wrappers.inner import check_length, find_attribute
 from prefgym.wrappers.single import PreferenceEnv
 from prefgym.wrappers.vector import PreferenceVectorEnv
 
@@ -28,7 +29,8 @@ def make(task: str, render_mode: str | None = None, **kwargs: Any) -> Preference
     """
     spec, ours, theirs = _sorted_arguments(task, kwargs)
     check_length(ours["segment_steps"], spec.id, spec.max_episode_steps)
-    return PreferenceEnv(_raw(spec, render_mode, theirs), **ours)
+    env = _raw(spec, render_mode, theirs)
+    return PreferenceEnv(env, **_fitting(env, ours, kwargs))
 
 
 def make_vector(
@@ -65,7 +67,7 @@ def make_vector(
         inner = ReplayableVectorEnv(
             [lambda: _limited(_raw(spec, render_mode, theirs), limit)] * num_envs, mode
         )
-    return PreferenceVectorEnv(inner, **ours)
+    return PreferenceVectorEnv(inner, **_fitting(inner, ours, kwargs))
 
 
 def _limited(env: gym.Env[Any, Any], limit: int | None) -> gym.Env[Any, Any]:
@@ -103,10 +105,46 @@ def _sorted_arguments(
 ) -> tuple[EnvironmentSpec, dict[str, Any], dict[str, Any]]:
     """The task, and which arguments belong to the preference layer and which to the raw task."""
     spec = lookup(f"prefgym/{task}-v0", ENVIRONMENTS, "environment")
-    defaults = {
+    missing = [f"{name}=" for name in spec.needs if name not in kwargs]
+    if missing:
+        raise ValueError(
+            f"{spec.id} has no default for {' and '.join(missing)}; give what it shall be made of."
+        )
+    defaults: dict[str, Any] = {
         "rater": spec.rater,
         "segment_steps": spec.segment_steps,
         "query_every": spec.query_every,
     }
+    if spec.rater is None:
+        defaults |= _unrated(spec, kwargs)
     ours = {**defaults, **{k: v for k, v in kwargs.items() if k in _OURS}}
     return spec, ours, {**spec.kwargs, **{k: v for k, v in kwargs.items() if k not in _OURS}}
+
+
+def _unrated(spec: EnvironmentSpec, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults where no true reward is known: no question, unless there is somebody to ask."""
+    rater = kwargs.get("rater")
+    if isinstance(rater, str) and rater != "random":
+        raise ValueError(
+            f"The rater {rater!r} reads the true reward, which {spec.id} does not know; give"
+            " rater= a function of two batches of segments that returns P(first ≻ second)."
+        )
+    return {} if rater is not None else {"rater": _nobody, "query_every": None}
+
+
+def _nobody(a: Segments, b: Segments) -> Any:
+    raise ValueError(
+        "There is nobody to ask: this environment knows no true reward, and was made without"
+        " rater=; give a function of two batches of segments that returns P(first ≻ second)."
+    )
+
+
+def _fitting(env: Any, ours: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Where text is written, segments are as long as the longest response, unless told otherwise.
+
+    How long that is may follow from the task's own arguments.
+    """
+    layout = find_attribute(env, "layout")
+    if layout is None or "segment_steps" in given:
+        return dict(ours)
+    return {**ours, "segment_steps": layout.response_tokens}

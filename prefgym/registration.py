@@ -18,12 +18,15 @@ class EnvironmentSpec:
     """Episodes are cut off after so many steps; None: they end by themselves."""
     segment_steps: int
     query_every: int
-    rater: str = "partial-return"
+    rater: str | None = "partial-return"
+    """None: nobody knows what is good, so nobody is asked unless a rater is given."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of ``raw``."""
     batched: bool = False
     """Whether the module has a native batched form."""
     reward_threshold: float | None = None
+    needs: tuple[str, ...] = ()
+    """Arguments without which it cannot be made."""
 
     @property
     def id(self) -> str:
@@ -63,6 +66,16 @@ ENVIRONMENTS: dict[str, EnvironmentSpec] = {
         _text("Polite", 10),
         _text("Style", 6, "groups"),
         _text("Cycle", 2, "game"),
+        EnvironmentSpec(
+            "TextPrompts",
+            "prefgym_envs.text_files",
+            max_episode_steps=None,
+            segment_steps=64,
+            query_every=100,
+            rater=None,
+            batched=True,
+            needs=("tokenizer", "prompts"),
+        ),
     )
 }
 """Every id that this package registers, with its defaults."""

@@ -33,7 +33,7 @@ class TextEnv(gym.Env[np.ndarray, np.integer]):
     left to wrappers.
     """
 
-    metadata = {"render_modes": ["ansi"]}
+    metadata = {"render_modes": ["ansi"], "render_fps": 4}
 
     def __init__(self, task: TextTask, render_mode: str | None = None, solved: bool = True) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
