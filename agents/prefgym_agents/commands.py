@@ -21,7 +21,7 @@ from prefgym import checkpoints
 from prefgym.converters import READERS, WRITERS, convert, inspect, summary
 from prefgym.names import lookup
 from prefgym.raters import RATERS
-from prefgym.registration import ENVIRONMENTS
+from prefgym.registration import ENVIRONMENTS, EnvironmentSpec
 from prefgym_agents import runs
 from prefgym_agents.evaluation import RandomPolicy
 from prefgym_agents.evaluation import evaluate as true_returns
@@ -125,15 +125,21 @@ def environments(words: list[str]) -> int:
     for name in ("id", "steps", "segment", "default rater", "factors"):
         table.add_column(name, overflow="fold")
     for one in ENVIRONMENTS.values():
-        env = gym.make(one.id)
-        factors = ", ".join(env.get_wrapper_attr("store").factor_names)
-        env.close()
-        table.add_row(
-            one.id, str(one.max_episode_steps or "-"), str(one.segment_steps), one.rater, factors
-        )
+        limit, steps = str(one.max_episode_steps or "-"), str(one.segment_steps)
+        table.add_row(one.id, limit, steps, one.rater or "-", _factors(one))
     console.print(table)
     console.print("raters: " + ", ".join(sorted(RATERS)), soft_wrap=True)
     return 0
+
+
+def _factors(spec: EnvironmentSpec) -> str:
+    """The named parts of an environment's reward, or what it cannot be made without."""
+    if spec.needs:
+        return f"(needs {', '.join(f'{name}=' for name in spec.needs)})"
+    env = gym.make(spec.id)
+    names: tuple[str, ...] = env.get_wrapper_attr("store").factor_names
+    env.close()
+    return ", ".join(names)
 
 
 def train(words: list[str]) -> int:
