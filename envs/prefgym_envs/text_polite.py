@@ -14,6 +14,8 @@ PLACES = ("box", "bed", "bag", "tub")
 POLITE = ("gladly", "thanks")
 OTHERS = ("where", "the", "is", "in", "well", "now")
 WEIGHTS = {"correctness": 0.6, "politeness": 0.4, "length": -0.03}
+NOISE = 0.1
+"""Of demonstrations, whose examples are no better than they are."""
 RESPONSE_TOKENS = 10
 TEMPLATES = (
     "well the {thing} is in the {right} thanks",
@@ -121,6 +123,7 @@ def task(prompts: int = 64, seed: int = 0, weights: Mapping[str, float] | None =
         factors=rules.factors,
         weights={**WEIGHTS, **(weights or {})},
         examples=example_tokens(layout, [_texts(one) for one in drawn]),
+        noise=NOISE,
     )
 
 

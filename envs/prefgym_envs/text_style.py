@@ -20,6 +20,8 @@ WEIGHTS = (0.6, 0.4)
 """Shares of the groups by default."""
 NAMING, STYLING = 0.4, 0.2
 """What the right name is worth to both groups, and a word of their own style to each."""
+NOISE = 0.1
+"""Of demonstrations, whose examples are no better than they are."""
 RESPONSE_TOKENS = 6
 TEMPLATES = (
     "dear {name} regards",
@@ -141,6 +143,7 @@ def task(prompts: int = 12, seed: int = 0, weights: Sequence[float] = WEIGHTS) -
         examples=example_tokens(
             layout, [[form.format(name=words[2]) for form in TEMPLATES] for words in drawn]
         ),
+        noise=NOISE,
     )
 
 

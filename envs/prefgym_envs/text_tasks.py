@@ -17,9 +17,6 @@ from prefgym.segments import Segments
 from prefgym.text import Layout, Played
 from prefgym_envs import random_streams, text_planning
 
-NOISE = 0.3
-"""Share of the tokens of a demonstration that are replaced by random ones."""
-
 
 @dataclass(frozen=True, eq=False)
 class TextTask:
@@ -41,6 +38,9 @@ class TextTask:
     """The true reward is the sum of the factors with these weights."""
     examples: Int[np.ndarray, " prompts examples steps"] | None = field(default=None)
     """Responses to each prompt as a demonstrator gives them; the end token after their ends."""
+    noise: float = 0.3
+    """Share of the tokens of a demonstration that are replaced by random ones, unless told
+    otherwise. Where the examples are poor themselves, less will do."""
 
     def __post_init__(self) -> None:
         """Refuse prompts that cannot be told apart: their values would be guesses."""
@@ -200,7 +200,7 @@ class TextTask:
     # -- examples -------------------------------------------------------------------------------
 
     def demonstrations(
-        self, count: int, rng: np.random.Generator, noise: float = NOISE
+        self, count: int, rng: np.random.Generator, noise: float | None = None
     ) -> Segments:
         """Responses of the kind that a supervised model starts from: well meant, often wrong.
 
@@ -208,7 +208,7 @@ class TextTask:
             count: how many; prompts and examples are drawn uniformly, with replacement.
             rng: draws them.
             noise: share of the tokens that are replaced by a random one other than padding, the
-                end among them.
+                end among them; the task's own by default.
 
         Raises:
             ValueError: the task has no examples, or the noise is no share.
@@ -217,6 +217,7 @@ class TextTask:
             raise ValueError(
                 "This task has no examples; give responses of your own for supervised training."
             )
+        noise = self.noise if noise is None else noise
         if not 0 <= noise <= 1:
             raise ValueError(f"noise is {noise}; give a share from 0 to 1.")
         context_id = rng.integers(len(self.prompts), size=count)
