@@ -187,8 +187,11 @@ def regression(
         label: the share of votes for the first segment.
         votes: h, how many voters were asked.
     """
-    if votes < 1:
-        raise ValueError(f"direct_losses.regression: votes is {votes}, wanted at least 1.")
+    if votes < 2:
+        raise ValueError(
+            f"direct_losses.regression: votes is {votes}, wanted at least 2: of a single vote, half"
+            " of which stays with the other side, nothing is left."
+        )
     least = 0.5 / votes
     return (margin - torch.logit(label.clamp(least, 1.0 - least))) ** 2
 

@@ -12,6 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.claims import dpo_survey, irepo, rpo, rso
+from benchmarks.claims.claim import report
 from prefgym import direct_losses, losses
 from prefgym.direct_losses import RECIPES, Recipe, Side, direct_loss
 
@@ -400,9 +402,18 @@ def test_odds_of_densities_are_refused() -> None:
     ("loss", "sentence"),
     [
         (lambda: direct_losses.exo(number(0.0), number(1.0), 0.0), "flips is 0.0, wanted"),
-        (lambda: direct_losses.regression(number(0.0), number(1.0), 0), "votes is 0, wanted"),
+        (lambda: direct_losses.regression(number(0.0), number(1.0), 1), "votes is 1, wanted"),
     ],
 )
 def test_settings_out_of_range_are_refused(loss: Callable[[], Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         loss()
+
+
+# --- what they must show ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("claim", [dpo_survey, irepo, rpo, rso], ids=lambda claim: claim.KEY)
+def test_the_quick_part_of_the_claim_holds(claim: Any) -> None:
+    result = claim.run(3, quick=True)
+    assert result.holds, report(result)
