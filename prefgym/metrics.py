@@ -55,6 +55,59 @@ def ranking_accuracy(
     return float((0.5 + 0.5 * np.sign(chosen - rejected)).mean())
 
 
+def idealised_ranking_accuracy(
+    reference_margins: Float[np.ndarray, " pairs"], labels: Float[np.ndarray, " pairs"], beta: float
+) -> float:
+    """Ranking accuracy of a policy that has minimised the expected direct loss perfectly.
+
+    Its margin is log π(a) − log π(b) = m + logit(p)/β, where m is that of the reference. What a
+    trained policy lacks of this is the alignment gap. A label of exactly 1 or 0 asks for an
+    infinite margin and counts as ranked right; of people, who disagree, give the share of votes.
+
+    Source: Chen et al. (2024), arXiv:2405.19534.
+
+    Args:
+        reference_margins: m, log-probability of ``a`` minus that of ``b`` under the reference.
+        labels: P(a ≻ b); a pair labelled ½ is left out, as in :func:`accuracy`.
+        beta: β > 0 of the loss.
+
+    Returns:
+        A share in [0, 1]; NaN where every label is a tie.
+    """
+    _above_zero("idealised_ranking_accuracy", beta)
+    reference_margins, labels = _pairs(reference_margins=reference_margins, labels=labels)
+    _in_unit("labels", labels)
+    with np.errstate(divide="ignore"):
+        gained = (np.log(labels) - np.log1p(-labels)) / beta
+    # Accuracy reads signs alone, and refuses infinities.
+    return accuracy(np.sign(reference_margins + gained), labels)
+
+
+def flipping_loss(
+    reference_margins: Float[np.ndarray, " pairs"], beta: float
+) -> Float[np.ndarray, " pairs"]:
+    """How small DPO's loss of a pair must be for the policy to rank it right: log(1 + exp(β m)).
+
+    The policy gives the preferred side the higher log-probability if and only if the pair's loss is
+    below this. Where the reference is wrong by a hundred nats, that is exp(−100 β): the loss is as
+    good as zero long before. Worth logging beside the loss.
+
+    Source: Chen et al. (2024), theorem 4.1, arXiv:2405.19534.
+
+    Args:
+        reference_margins: m, log-probability of the preferred side minus that of the other under
+            the reference.
+        beta: β > 0 of the loss.
+
+    Returns:
+        A loss in nats, per pair.
+    """
+    _above_zero("flipping_loss", beta)
+    (reference_margins,) = _pairs(reference_margins=reference_margins)
+    bounds: np.ndarray = np.logaddexp(0.0, beta * reference_margins)
+    return bounds
+
+
 def cross_entropy(
     logits: Float[np.ndarray, " pairs"], labels: Float[np.ndarray, " pairs"]
 ) -> float:
@@ -240,6 +293,11 @@ def _in_unit(name: str, values: np.ndarray) -> None:
         raise ValueError(
             f"{name}[{bad}] is {values[bad]}; give probabilities of the first side, from 0 to 1."
         )
+
+
+def _above_zero(name: str, beta: float) -> None:
+    if not beta > 0.0:
+        raise ValueError(f"{name}: beta is {beta}, wanted a number above 0.")
 
 
 def _direction(values: np.ndarray) -> np.ndarray:

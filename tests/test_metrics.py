@@ -82,6 +82,49 @@ def test_ranking_accuracy_is_the_accuracy_of_the_difference(
     assert metrics.ranking_accuracy(chosen, rejected) == pytest.approx(expected)
 
 
+def test_the_loss_that_flips_a_pair_by_hand() -> None:
+    found = metrics.flipping_loss(np.array([-2.0, 0.0, 100.0, -100.0]), 0.3)
+    assert found == pytest.approx([0.43748795, math.log(2), 30.0, math.exp(-30)])
+
+
+@given(arrays(LOGITS, LOGITS), st.floats(0.05, 5.0))
+def test_a_pair_is_ranked_right_where_its_loss_is_below_the_one_that_flips(
+    pairs: tuple[np.ndarray, np.ndarray], beta: float
+) -> None:
+    """DPO's loss is log(1 + exp(−β (D − m))), of policy margin D and reference margin m."""
+    policy, reference = (np.round(side, 2) for side in pairs)  # nothing nearly at the threshold
+    loss = np.logaddexp(0.0, -beta * (policy - reference))
+    below = loss < metrics.flipping_loss(reference, beta)
+    seen = np.abs(beta * reference) < 25  # beyond, a double cannot tell the two losses apart
+    np.testing.assert_array_equal(below[seen & (policy != 0)], (policy > 0)[seen & (policy != 0)])
+
+
+@given(arrays(LOGITS, st.floats(0.02, 0.98)), st.floats(0.05, 5.0))
+def test_idealised_ranking_accuracy_is_that_of_the_minimum_of_the_loss(
+    pairs: tuple[np.ndarray, np.ndarray], beta: float
+) -> None:
+    reference, labels = pairs
+    optimum = reference + np.log(labels / (1 - labels)) / beta
+    slope = beta * (metrics.sigmoid(beta * (optimum - reference)) - labels)
+    np.testing.assert_allclose(slope, 0.0, atol=1e-12)
+    found = metrics.idealised_ranking_accuracy(reference, labels, beta)
+    np.testing.assert_equal(found, metrics.accuracy(optimum, labels))
+    swapped = metrics.idealised_ranking_accuracy(-reference, 1 - labels, beta)
+    np.testing.assert_allclose(swapped, found)
+
+
+def test_idealised_ranking_accuracy_at_its_ends() -> None:
+    reference, votes = np.array([-5.0, -1.0, 5.0]), np.full(3, 0.9)
+    assert metrics.idealised_ranking_accuracy(reference, np.ones(3), 0.1) == 1.0
+    assert metrics.idealised_ranking_accuracy(reference, votes, 1.0) == pytest.approx(2 / 3)
+    assert metrics.idealised_ranking_accuracy(reference, votes, 0.1) == 1.0
+    assert metrics.idealised_ranking_accuracy(reference, votes, 1e9) == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match=r"beta is 0.0, wanted a number above 0"):
+        metrics.idealised_ranking_accuracy(reference, votes, 0.0)
+    with pytest.raises(ValueError, match=r"flipping_loss: beta is -1.0"):
+        metrics.flipping_loss(reference, -1.0)
+
+
 def test_cross_entropy_by_hand() -> None:
     assert metrics.cross_entropy(np.zeros(4), np.array([0.0, 0.5, 1.0, 0.2])) == pytest.approx(
         math.log(2)
