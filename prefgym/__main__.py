@@ -1,4 +1,4 @@
-"""The command line: ``prefgym envs | train | eval | data``. The only file that knows all parts."""
+"""The command line, ``prefgym``. The only file that knows all parts."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -9,8 +9,10 @@ USAGE = """prefgym: learn from preferences
 
   prefgym envs                            the environments, their raters and factors
   prefgym train reward-learning --env prefgym/Pendulum-v0 --rater partial-return --labels 200
+  prefgym train direct --env prefgym/TextSort-v0 --preset dpo --labels 1000
   prefgym train --resume RUN              go on with a run that was stopped or killed
   prefgym eval RUN                        true returns of a trained agent in fresh episodes
+  prefgym text pretrain --env ID --out DIR   a tiny language model that responds as demonstrated
   prefgym data inspect DIR                what a data set of preferences holds
   prefgym data convert SOURCE TARGET      to and from other libraries' formats
 
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "envs": commands.environments,
         "train": commands.train,
         "eval": commands.evaluate,
+        "text": commands.text,
         "data": commands.data,
     }
     try:

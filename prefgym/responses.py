@@ -332,13 +332,14 @@ class ResponseStore:
         return np.arange(max(0, self.count - self._rows), self.count)
 
     def _usable(self, steps: int, recent: int | None, pad: bool) -> Int[np.ndarray, " responses"]:
-        numbers = self._readable()
+        numbers: np.ndarray = self._readable()
         rows = numbers % self._rows
         length = self._columns["length"][rows]
         good = length <= steps if pad else length == steps
         if recent is not None:
             good &= self._columns["steps_before"][rows] + length > self.total_steps - recent
-        return numbers[good]
+        usable: np.ndarray = numbers[good]
+        return usable
 
     def _index(self, numbers: Int[np.ndarray, " n"]) -> SegmentIndex:
         length = self._columns["length"][numbers % self._rows].astype(np.int64)

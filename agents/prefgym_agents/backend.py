@@ -108,6 +108,10 @@ class PolicyBackend(Protocol):
         """Act as a :meth:`snapshot` did."""
         ...
 
+    def load_policy(self, state: Mapping[str, Any]) -> None:
+        """Act as the policy of a :meth:`get_state` did, and leave everything else as it is."""
+        ...
+
     def get_state(self) -> dict[str, Any]:
         """Everything, the environment and all random generators included."""
         ...

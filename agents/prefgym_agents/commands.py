@@ -3,9 +3,7 @@
 The dataclasses are the configuration of a run, on the command line and from Python alike.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,52 +20,16 @@ from prefgym.converters import READERS, WRITERS, convert, inspect, summary
 from prefgym.names import lookup
 from prefgym.raters import RATERS
 from prefgym.registration import ENVIRONMENTS, EnvironmentSpec
-from prefgym_agents import runs
+from prefgym.wrappers.inner import find_attribute
+from prefgym_agents import configs, runs
 from prefgym_agents.evaluation import RandomPolicy
 from prefgym_agents.evaluation import evaluate as true_returns
 from prefgym_agents.learner import Learner
-from prefgym_agents.reward_learning import PRESETS, Config, RewardLearning
-from prefgym_agents.sb3 import sb3_backend
-from prefgym_agents.tuned import settings
 
 EVALUATION_SEED = 1_000_000
 """Fresh episodes: no training seed comes near it."""
-
-
-@dataclass(frozen=True)
-class RewardLearningRun:
-    """Learn a reward from preferences and a policy from that reward."""
-
-    env: str = "prefgym/Pendulum-v0"
-    """Id of the environment (see `prefgym envs`)."""
-    rater: str = "partial-return"
-    """Who answers (see `prefgym envs`)."""
-    rater_args: dict[str, float] = field(default_factory=dict)
-    """Arguments of the rater, as in `--rater-args beta 0.5 mistake 0.1`."""
-    labels: int | None = None
-    """Comparisons that may be asked in all; the preset's number by default."""
-    steps: int = 100_000
-    """Environment steps, over all lanes."""
-    preset: str = "default"
-    """Settings of the learner: default, pebble, pref_ppo or christiano2017."""
-    algorithm: str = "PPO"
-    """Stable-Baselines3 algorithm that improves the policy."""
-    envs: int = 8
-    """Environments side by side."""
-    segment_steps: int | None = None
-    """Length of the segments that are compared; the environment's own by default."""
-    seed: int = 0
-    """Of everything."""
-    threads: int = 1
-    """Threads of torch; more rarely help networks of this size."""
-    out: Path | None = None
-    """Folder of the run; by default a new one below runs/."""
-    checkpoint_every: int = 20_000
-    """Steps between checkpoints."""
-    quiet: bool = False
-    """Show no progress bar."""
-    learner: Config = field(default_factory=Config)
-    """Single settings that differ from the preset."""
+START = "start"
+"""Folder, within a run's, of the language model that it began with, if the run made it."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +54,30 @@ class Evaluation:
     """Of the environment."""
     stochastic: bool = False
     """Draw actions instead of taking the most likely ones."""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Train a new tiny language model to respond as a task's demonstrators do."""
+
+    env: str
+    """Id of the text environment."""
+    out: Path
+    """Folder of the model, in Hugging Face's format."""
+    demonstrations: int = 4_096
+    """Responses to learn from."""
+    epochs: int = 3
+    """Passes over them."""
+    layers: int = 2
+    """Of the model."""
+    width: int = 64
+    """Numbers in a hidden state of the model."""
+    kind: str = "gpt2"
+    """Of model: gpt2 or llama."""
+    seed: int = 0
+    """Of weights, demonstrations and their order."""
+    threads: int = 1
+    """Threads of torch."""
 
 
 @dataclass(frozen=True)
@@ -147,16 +133,20 @@ def train(words: list[str]) -> int:
     if words and words[0].startswith("--resume"):
         asked = tyro.cli(Resume, args=words, prog="prefgym train")
         return _train(asked.resume, asked.quiet)
-    learners = {"reward-learning": _parse_reward_learning}
     if not words or words[0].startswith("-"):
         raise ValueError(
-            f"prefgym train needs a learner ({', '.join(learners)}) or --resume RUN; for example:"
-            " prefgym train reward-learning --env prefgym/Pendulum-v0 --labels 200"
+            f"prefgym train needs a learner ({', '.join(configs.KINDS)}) or --resume RUN; for"
+            " example: prefgym train reward-learning --env prefgym/Pendulum-v0 --labels 200"
         )
-    config = lookup(words[0], learners, "learner")(words[1:])
-    build(config).env.close()  # whatever is wrong with the settings is said before a run begins
+    lookup(words[0], configs.KINDS, "learner")
+    config = _parsed(words[0], words[1:])
+    learner = configs.build(config)  # what is wrong with the settings is said before a run begins
+    writes = learner.env.layout is not None
+    learner.env.close()
     folder = config.out or _new_folder(config)
-    runs.create(folder, {"learner_name": words[0], **_plain(config)})
+    if writes and config.model is None:
+        config = replace(config, model=folder / START)
+    runs.create(folder, configs.plain(config))
     return _train(folder, config.quiet)
 
 
@@ -167,8 +157,8 @@ def evaluate(words: list[str]) -> int:
     found = runs.latest_checkpoint(asked.run)
     if found is None:
         raise runs.RunError(f"{asked.run} has no checkpoint yet; let it train a little first.")
-    learner = build(config)
-    learner.policy.load_snapshot(checkpoints.load(found)["state"]["policy"]["parameters"]["policy"])
+    learner = configs.build(config)
+    learner.policy.load_policy(checkpoints.load(found)["state"]["policy"])
     returns = true_returns(
         learner,
         config.env,
@@ -181,6 +171,19 @@ def evaluate(words: list[str]) -> int:
         f" (standard deviation {returns.std():.1f}, worst {returns.min():.1f}, best"
         f" {returns.max():.1f})"
     )
+    return 0
+
+
+def text(words: list[str]) -> int:
+    """`prefgym text pretrain --env ID --out DIR`."""
+    if not words or words[0] != "pretrain":
+        raise ValueError("prefgym text needs a verb: pretrain --env ID --out DIR.")
+    asked = tyro.cli(Pretraining, args=words[1:], prog="prefgym text pretrain")
+    lookup(asked.env, ENVIRONMENTS, "environment")
+    if (asked.out / "config.json").exists():
+        raise ValueError(f"{asked.out} already holds a model; choose another folder with --out.")
+    torch.set_num_threads(asked.threads)
+    _pretrain(asked, Console())
     return 0
 
 
@@ -198,32 +201,12 @@ def data(words: list[str]) -> int:
     return 0
 
 
-def build(config: RewardLearningRun, directory: Path | None = None) -> RewardLearning:
-    """The learner that a configuration describes, with its environment and backend.
-
-    Args:
-        config: what is wanted.
-        directory: where answers are kept; None keeps them in memory.
-    """
-    lookup(config.env, ENVIRONMENTS, "environment")
-    torch.set_num_threads(config.threads)
-    labels = config.learner.labels if config.labels is None else config.labels
-    arguments: dict[str, Any] = {"rater": config.rater, "rater_kwargs": config.rater_args}
-    if config.segment_steps is not None:
-        arguments["segment_steps"] = config.segment_steps
-    env = gym.make_vec(
-        config.env, num_envs=config.envs, budget=labels, directory=directory, **arguments
-    )
-    backend = sb3_backend(
-        config.algorithm, env, seed=config.seed, **settings(config.algorithm, config.env)
-    )
-    return RewardLearning(backend, replace(config.learner, labels=labels, seed=config.seed))
-
-
 def _train(folder: Path, quiet: bool) -> int:
     config = _config(folder)
     console = Console(quiet=quiet)
-    learner = build(config, folder / "preferences")
+    if config.model == folder / START and not (folder / START).exists():
+        _pretrain(Pretraining(config.env, folder / START, seed=config.seed), console)
+    learner = configs.build(config, folder / "preferences")
     finished = runs.train(
         folder,
         learner,
@@ -246,13 +229,45 @@ def _train(folder: Path, quiet: bool) -> int:
     return 0
 
 
-def _summary(config: RewardLearningRun, learner: Learner) -> dict[str, Any]:
+def _pretrain(asked: Pretraining, console: Console) -> None:
+    """Write a model of a text task; all or nothing, so that a killed run begins it anew."""
+    from prefgym_agents.language_models import causal_model, save, tiny_config  # needs an extra
+    from prefgym_agents.language_pretraining import PretrainingConfig, pretrain
+
+    env = gym.make_vec(asked.env, num_envs=1)
+    layout, task = (find_attribute(env, name) for name in ("layout", "task"))
+    env.close()
+    if layout is None:
+        raise ValueError(
+            f"{asked.env} writes no text, so no language model is made for it; choose one of"
+            f" {', '.join(one for one in ENVIRONMENTS if 'Text' in one)}."
+        )
+    config = tiny_config(layout, asked.kind, layers=asked.layers, width=asked.width)
+    model = causal_model(config, layout, seed=asked.seed)
+    shown = task.demonstrations(asked.demonstrations, np.random.default_rng(asked.seed))
+    console.print(
+        f"pretraining a {asked.kind} of {model.num_parameters():,} parameters on"
+        f" {len(shown):,} demonstrations of {asked.env}"
+    )
+    told = pretrain(model, layout, shown, PretrainingConfig(epochs=asked.epochs, seed=asked.seed))[
+        -1
+    ]
+    partial = asked.out.with_name(f"{asked.out.name}.partial")
+    save(model, layout.codec, partial)
+    partial.rename(asked.out)
+    console.print(
+        f"model: {asked.out} (held-out loss {told['pretrain/held_out_loss']:.3f} nats per token,"
+        f" accuracy {told['pretrain/held_out_accuracy']:.2f})"
+    )
+
+
+def _summary(config: configs.Run, learner: Learner) -> dict[str, Any]:
     returns = true_returns(learner, config.env, seed=EVALUATION_SEED)
     actions = learner.env.single_action_space
     floor = true_returns(RandomPolicy(actions), config.env, seed=EVALUATION_SEED)
     return {
         "env": config.env,
-        "rater": config.rater,
+        "rater": learner.env.preferences.meaning if config.rater is None else config.rater,
         "seed": config.seed,
         "steps": learner.policy.num_timesteps,
         "labels": len(learner.env.preferences),
@@ -265,46 +280,27 @@ def _summary(config: RewardLearningRun, learner: Learner) -> dict[str, Any]:
     }
 
 
-def _parse_reward_learning(words: list[str]) -> RewardLearningRun:
+def _parsed(name: str, words: list[str]) -> configs.Run:
     """The preset named in the words sets the defaults of all others."""
+    kind = configs.KINDS[name]
     named = [w.partition("=")[2] or n for w, n in zip(words, [*words[1:], ""], strict=True)
              if w.partition("=")[0] == "--preset"]  # fmt: skip
-    preset = lookup(named[-1], PRESETS, "preset") if named else Config()
-    return tyro.cli(
-        RewardLearningRun,
-        args=words,
-        prog="prefgym train reward-learning",
-        default=RewardLearningRun(learner=preset),
+    default: Any = kind.run()
+    if named:
+        default = replace(default, learner=lookup(named[-1], kind.presets, "preset"))
+    config: configs.Run = tyro.cli(
+        kind.run, args=words, prog=f"prefgym train {name}", default=default
     )
+    return config
 
 
-def _plain(config: RewardLearningRun) -> dict[str, Any]:
-    """As JSON knows it."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
-    return plain
+def _config(folder: Path) -> configs.Run:
+    return configs.restored(runs.read_config(folder))
 
 
-def _config(folder: Path) -> RewardLearningRun:
-    saved = dict(runs.read_config(folder))
-    saved.pop("learner_name", None)
-    return _restored(saved)
-
-
-def _restored(saved: Mapping[str, Any]) -> RewardLearningRun:
-    try:
-        learner = {**saved["learner"], "hidden": tuple(saved["learner"]["hidden"])}
-        out = None if saved["out"] is None else Path(saved["out"])
-        return RewardLearningRun(**{**saved, "learner": Config(**learner), "out": out})
-    except (KeyError, TypeError) as error:
-        raise runs.RunError(
-            f"The run's config.json does not fit this version of prefgym ({error}); resume it with"
-            " the version that started it."
-        ) from error
-
-
-def _new_folder(config: RewardLearningRun) -> Path:
+def _new_folder(config: configs.Run) -> Path:
     task = config.env.partition("/")[2].removesuffix("-v0")
-    stem = f"{task}-reward-learning-{config.seed}"
+    stem = f"{task}-{configs.kind_of(config)}-{config.seed}"
     taken = 1
     while (folder := Path("runs") / (stem if taken == 1 else f"{stem}-{taken}")).exists():
         taken += 1

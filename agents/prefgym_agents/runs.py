@@ -181,7 +181,7 @@ def _progress(quiet: bool) -> Progress:
 
 def _note(metrics: Mapping[str, float]) -> str:
     shown = {"rollout/ep_rew_mean": "true return", "pref/labelled": "labels"}
-    return "  ".join(f"{name} {metrics[key]:.0f}" for key, name in shown.items() if key in metrics)
+    return "  ".join(f"{name} {metrics[key]:.4g}" for key, name in shown.items() if key in metrics)
 
 
 def _draw(folder: Path) -> None:

@@ -28,7 +28,7 @@ from stable_baselines3.td3.td3 import TD3
 from prefgym.models.reward_models import RewardModel, reward_model
 from prefgym.names import lookup
 from prefgym.segments import Segments
-from prefgym.store import SegmentIndex
+from prefgym.store import EpisodeStore, SegmentIndex
 from prefgym.wrappers import PreferenceVectorEnv, preference_layer
 from prefgym_agents.backend import RewardFunction
 from prefgym_agents.normalisation import RunningNormalisation
@@ -52,7 +52,7 @@ class SB3Backend:
     def __init__(self, model: BaseAlgorithm, env: PreferenceVectorEnv) -> None:
         self.model = model
         self.env = env
-        self.store = env.store
+        self.store = steps_of(env)
         self._callback: BaseCallback = CallbackList([])
         self._index: SegmentIndex | None = None
         self._reference = self.snapshot()
@@ -149,6 +149,10 @@ class SB3Backend:
             {name: torch.as_tensor(value) for name, value in parameters.items()}
         )
 
+    def load_policy(self, state: Mapping[str, Any]) -> None:
+        """Act as the policy of a :meth:`get_state` did."""
+        self.load_snapshot(state["parameters"]["policy"])
+
     def get_state(self) -> dict[str, Any]:
         """Everything that decides what happens next, the environment included."""
         model = self.model
@@ -229,6 +233,20 @@ class SB3Backend:
 
     def _set_extra_state(self, state: Mapping[str, Any]) -> None:
         return
+
+
+def steps_of(env: PreferenceVectorEnv) -> EpisodeStore:
+    """The steps of an environment with observations.
+
+    Raises:
+        ValueError: it writes text, of which whole responses are kept.
+    """
+    if not isinstance(env.store, EpisodeStore):
+        raise ValueError(
+            f"{env} writes text, whose tokens Stable-Baselines3's networks do not read; use"
+            " prefgym_agents.language.language_backend(env)."
+        )
+    return env.store
 
 
 class LateRolloutBuffer(RolloutBuffer):
@@ -465,6 +483,7 @@ def sb3_backend(
             f" {type(kind).__name__}, because the model is made here."
         )
     layer = preference_layer(env)
+    steps_of(layer)
     actions = layer.single_action_space
     if issubclass(kind, DQN) and not isinstance(actions, gym.spaces.Discrete):
         raise ValueError(f"{kind.__name__} needs discrete actions, not {actions}; use PPO or SAC.")
@@ -475,7 +494,7 @@ def sb3_backend(
         arguments = {
             "gradient_steps": -1,
             "replay_buffer_class": StoreReplayBuffer,
-            "replay_buffer_kwargs": {"store": layer.store},
+            "replay_buffer_kwargs": {"store": steps_of(layer)},
             **arguments,
         }
         learner = kind(policy, adapter, seed=seed, device=device, **arguments)

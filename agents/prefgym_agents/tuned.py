@@ -1,4 +1,4 @@
-"""Settings of Stable-Baselines3's algorithms that suit an environment.
+"""Settings of algorithms and environments that suit each other.
 
 Starting points for a user, and what the benchmarks use. Everything else is the library's default.
 """
@@ -52,3 +52,10 @@ def settings(algorithm: str, env_id: str) -> dict[str, Any]:
     """Arguments of ``sb3_backend`` for an algorithm on an environment."""
     known = SETTINGS.get(algorithm, {})
     return dict(known.get(env_id, known.get("default", {})))
+
+
+def environment_settings(env_id: str) -> dict[str, Any]:
+    """Arguments of ``gymnasium.make_vec`` that suit learners: how many lanes, and which share."""
+    if env_id.startswith("prefgym/Text"):
+        return {"num_envs": 64, "samples_per_prompt": 8}
+    return {"num_envs": 8}

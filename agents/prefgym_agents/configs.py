@@ -1,0 +1,169 @@
+"""What a run is asked to be: dataclasses, the same on the command line and from Python.
+
+A configuration is written to the run's folder as plain JSON and read back from it, so that a run
+can be gone on with by its folder alone.
+"""
+
+import json
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from prefgym.names import lookup
+from prefgym.registration import ENVIRONMENTS
+from prefgym_agents import direct, reward_learning
+from prefgym_agents.backends import make_backend
+from prefgym_agents.learner import Learner
+from prefgym_agents.runs import RunError
+from prefgym_agents.tuned import environment_settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all learners' runs have in common."""
+
+    env: str = "prefgym/Pendulum-v0"
+    """Id of the environment (see `prefgym envs`)."""
+    rater: str | None = None
+    """Who answers (see `prefgym envs`); the environment's own by default."""
+    rater_args: dict[str, float] = field(default_factory=dict)
+    """Arguments of the rater, as in `--rater-args beta 0.5 mistake 0.1`."""
+    labels: int | None = None
+    """Comparisons that may be asked in all; the preset's number by default."""
+    steps: int = 100_000
+    """Environment steps (tokens, where text is written), over all lanes."""
+    preset: str | None = None
+    """Named settings of the learner."""
+    algorithm: str | None = None
+    """What improves the policy: PPO, SAC, ... of Stable-Baselines3 (PPO by default); GRPO, PPO,
+    RLOO or P3O where text is written (GRPO by default)."""
+    model: Path | None = None
+    """Folder of a language model, where text is written; by default a tiny one is pretrained first,
+    as `prefgym text pretrain` does."""
+    device: str = "cpu"
+    """Where networks are: cpu, or cuda for large ones."""
+    envs: int | None = None
+    """Environments side by side; by default 8, and 64 where text is written."""
+    segment_steps: int | None = None
+    """Length of the segments that are compared; the environment's own by default."""
+    seed: int = 0
+    """Of everything."""
+    threads: int = 1
+    """Threads of torch; more rarely help networks of this size."""
+    out: Path | None = None
+    """Folder of the run; by default a new one below runs/."""
+    checkpoint_every: int = 20_000
+    """Steps between checkpoints."""
+    quiet: bool = False
+    """Show no progress bar."""
+
+
+@dataclass(frozen=True)
+class RewardLearningRun(Run):
+    """Learn a reward from preferences and a policy from that reward."""
+
+    learner: reward_learning.Config = field(default_factory=reward_learning.Config)
+    """Single settings that differ from the preset (default, pebble, pref_ppo, christiano2017)."""
+
+
+@dataclass(frozen=True)
+class DirectRun(Run):
+    """Learn a policy from preferences without a reward: DPO and its kin, and CPL."""
+
+    learner: direct.Config = field(default_factory=lambda: direct.PRESETS["dpo"])
+    """Single settings that differ from the preset (dpo, ipo, kto, simpo, rpo, cpl, ...)."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A learner as the command line knows it."""
+
+    run: type[Run]
+    presets: Mapping[str, Any]
+    make: Callable[..., Learner]
+
+
+KINDS: dict[str, Kind] = {
+    "reward-learning": Kind(
+        RewardLearningRun, reward_learning.PRESETS, reward_learning.RewardLearning
+    ),
+    "direct": Kind(DirectRun, direct.PRESETS, direct.DirectPreference),
+}
+"""Name on the command line -> learner."""
+
+
+def kind_of(config: Run) -> str:
+    """The name of the learner that a configuration is of."""
+    return next(name for name, kind in KINDS.items() if kind.run is type(config))
+
+
+def build(config: Run, directory: Path | None = None) -> Learner:
+    """The learner that a configuration describes, with its environment and backend.
+
+    Args:
+        config: what is wanted.
+        directory: where answers are kept; None keeps them in memory.
+    """
+    lookup(config.env, ENVIRONMENTS, "environment")
+    torch.set_num_threads(config.threads)
+    settings: Any = getattr(config, "learner")  # noqa: B009  (every run that is built has one)
+    labels = settings.labels if config.labels is None else config.labels
+    arguments: dict[str, Any] = environment_settings(config.env)
+    wanted = {
+        "num_envs": config.envs, "rater": config.rater, "segment_steps": config.segment_steps,
+        "rater_kwargs": config.rater_args or None,
+    }  # fmt: skip
+    arguments |= {name: value for name, value in wanted.items() if value is not None}
+    env = gym.make_vec(config.env, budget=labels, directory=directory, **arguments)
+    backend = make_backend(
+        env, config.env, config.algorithm,
+        model=config.model, seed=config.seed, device=config.device,
+    )  # fmt: skip
+    return KINDS[kind_of(config)].make(backend, replace(settings, labels=labels, seed=config.seed))
+
+
+def plain(config: Run) -> dict[str, Any]:
+    """As JSON knows it."""
+    known: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+    return {"learner_name": kind_of(config), **known}
+
+
+def restored(saved: Mapping[str, Any]) -> Run:
+    """What :func:`plain` made.
+
+    Raises:
+        RunError: another version made it.
+    """
+    values = dict(saved)
+    name = values.pop("learner_name", "reward-learning")
+    try:
+        run: Run = _restored(KINDS[name].run, values)
+    except (KeyError, TypeError) as error:
+        raise RunError(
+            f"The run's config.json does not fit this version of prefgym ({error}); resume it with"
+            " the version that started it."
+        ) from error
+    return run
+
+
+def _restored(kind: Any, values: Mapping[str, Any]) -> Any:
+    """A dataclass from plain values, as its annotations say."""
+    hints = typing.get_type_hints(kind)
+    unknown = set(values) - {one.name for one in fields(kind)}
+    if unknown:
+        raise KeyError(sorted(unknown)[0])
+    return kind(**{name: _typed(hints[name], value) for name, value in values.items()})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    if value is not None and is_dataclass(hint):
+        return _restored(hint, value)
+    if isinstance(value, list):
+        return tuple(value)
+    paths = Path in (hint, *typing.get_args(hint))
+    return Path(value) if paths and isinstance(value, str) else value
