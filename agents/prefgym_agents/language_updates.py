@@ -1,0 +1,237 @@
+"""What a language model learns from responses whose tokens were given rewards.
+
+PPO (a value head, and the distance to the reference taken off the reward of every token), GRPO (a
+response against the others to its prompt, the distance added to the loss), RLOO (against the mean
+of the others, the distance taken off the return) and P3O (pairs of responses to one prompt).
+Every response ends where it ends: nothing is added for what might have followed.
+
+Sources: Schulman et al. (2017), arXiv:1707.06347; Zheng et al. (2023), arXiv:2307.04964; Shao et
+al. (2024), arXiv:2402.03300; Ahmadian et al. (2024), arXiv:2402.14740; Wu et al. (2023),
+arXiv:2310.00212.
+
+Departures. The losses of tokens are averaged over the tokens of the whole minibatch, so that a
+long response weighs more than a short one (as in DAPO, arXiv:2503.14476). RLOO's ratios are clipped
+token by token, and those of P3O are means over the tokens of a response.
+"""
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefgym import policy_losses
+from prefgym.names import lookup
+from prefgym.rewards import CONSTANT
+from prefgym_agents.processes import Processes
+
+ALGORITHMS = {"PPO": False, "GRPO": True, "RLOO": True, "P3O": True}
+"""By name; true where several responses to one prompt are needed."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of how a language model acts and improves."""
+
+    algorithm: str = "GRPO"
+    """"PPO", "GRPO", "RLOO" or "P3O"."""
+    learning_rate: float = 3e-4
+    """Of AdamW. Suits tiny models; one of 1e9 parameters wants 1e-6, or 1e-5 with adapters."""
+    weight_decay: float = 0.0
+    """Of AdamW."""
+    epochs: int = 1
+    """Passes over the responses of one update."""
+    minibatch: int | None = None
+    """Responses per gradient step, about; None takes all of them."""
+    accumulate: int = 1
+    """In how many parts a step's gradient is computed; more need less memory."""
+    recompute: bool = False
+    """Compute hidden numbers twice instead of keeping them for the gradient (saves memory)."""
+    kl: float = 0.0
+    """Worth of a nat of log-ratio to the reference, in units of reward."""
+    clip: float = 0.2
+    """How far a ratio of probabilities may go from 1 before it stops counting."""
+    trace: float = 0.95
+    """PPO's λ; 1 credits a token with all that follows."""
+    value_weight: float = 0.1
+    """PPO's weight of the value head's loss."""
+    value_clip: float = math.inf
+    """How far PPO's values may move in an update before that stops counting, in return."""
+    max_norm: float = 1.0
+    """Longest gradient; longer ones are shortened."""
+    temperature: float = 1.0
+    """The policy is softmax(logits / temperature)."""
+    generation_batch: int = 512
+    """Responses written side by side."""
+    inspect: str = "."
+    """Folder in which a batch is left whose loss was not finite."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that can never work."""
+        lookup(self.algorithm, ALGORITHMS, "algorithm")
+        for name in ("epochs", "accumulate", "generation_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; wanted at least 1.")
+        if self.minibatch is not None and self.minibatch < 1:
+            raise ValueError(f"minibatch={self.minibatch}; wanted at least 1, or None for all.")
+        for name in ("learning_rate", "clip", "value_clip", "max_norm"):
+            if getattr(self, name) <= 0.0:
+                raise ValueError(f"{name}={getattr(self, name)}; wanted a number above 0.")
+        if self.kl < 0.0:
+            raise ValueError(f"kl={self.kl}; wanted 0 (no pull to the reference) or more.")
+
+
+SETTINGS = {one.name: one for one in fields(Config)}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is known of a batch of responses before the first gradient step, on the device."""
+
+    mask: Tensor
+    """``[B, T]``."""
+    context_id: Tensor
+    """``[B]``."""
+    old: Tensor
+    """``[B, T]`` log-probabilities under the policy that wrote them."""
+    advantage: Tensor
+    """``[B, T]``; of P3O, ``[B, 1]`` returns."""
+    reference: Tensor
+    """``[B, T]`` log-probabilities under the reference; those of the policy if nothing pulls."""
+    value: Tensor
+    """``[B, T]`` values before; zeros but for PPO."""
+    target: Tensor
+    """``[B, T]`` what the values should be."""
+
+    def take(self, rows: np.ndarray) -> "Lesson":
+        """Some of the responses."""
+        index = torch.from_numpy(rows).to(self.mask.device)
+        return Lesson(*(getattr(self, one.name)[index] for one in fields(self)))
+
+
+def lesson(
+    config: Config,
+    mask: Tensor,
+    context_id: Tensor,
+    rewards: Tensor,
+    old: Tensor,
+    reference: Tensor | None,
+    value: Tensor,
+    processes: Processes,
+) -> tuple[Lesson, dict[str, float]]:
+    """What each token was worth, and what there is to tell about it.
+
+    Raises:
+        ValueError: a prompt has one response only, and the algorithm compares several.
+    """
+    distance = torch.zeros_like(old) if reference is None else policy_losses.kl_k1(old, reference)
+    inside = config.algorithm == "GRPO"  # there the distance is part of the loss
+    worth = torch.where(mask, rewards if inside else rewards - config.kl * distance, 0.0)
+    target = torch.zeros_like(old)
+    if ALGORITHMS[config.algorithm]:
+        _check_groups(config.algorithm, context_id)
+    returns = worth.sum(1)
+    if config.algorithm == "PPO":
+        advantage = policy_losses.gae(worth, value, mask, 1.0, config.trace)
+        target = torch.where(mask, advantage + value, 0.0)
+        advantage = _whitened(advantage, mask, processes)
+    elif config.algorithm == "GRPO":
+        advantage = policy_losses.group_advantages(returns, context_id)[:, None].expand_as(old)
+    elif config.algorithm == "RLOO":
+        advantage = policy_losses.leave_one_out(returns, context_id)[:, None].expand_as(old)
+    else:
+        advantage = returns[:, None]
+    taught = Lesson(
+        mask, context_id, old, advantage, old if reference is None else reference, value, target
+    )
+    told = {"train/entropy": float(-policy_losses.masked_mean(old, mask))}
+    if reference is not None:
+        told["train/kl"] = float(torch.where(mask, distance, 0.0).sum(1).mean())
+    return taught, told
+
+
+def losses(config: Config, some: Lesson, log_prob: Tensor, value: Tensor) -> dict[str, Tensor]:
+    """Sums of losses: ``loss`` with gradient, and what there is to tell.
+
+    Args:
+        config: the settings.
+        some: the responses in question.
+        log_prob: ``[B, T]`` of the policy now.
+        value: ``[B, T]`` of the value head now.
+    """
+    if config.algorithm == "P3O":
+        first, second = policy_losses.pairs_within(some.context_id)
+        ratio = policy_losses.sequence_log_ratio(log_prob, some.old, some.mask, per_step=True)
+        gain = some.advantage[:, 0]
+        loss = policy_losses.pair_clipped_jointly(
+            ratio[first], ratio[second], gain[first] - gain[second], config.clip
+        ).sum()
+    else:
+        tokens = policy_losses.clipped(log_prob, some.old, some.advantage, config.clip)
+        if config.algorithm == "GRPO" and config.kl:
+            tokens = tokens + config.kl * policy_losses.kl_k3(log_prob, some.reference)
+        if config.algorithm == "PPO":
+            missed = policy_losses.clipped_value(value, some.value, some.target, config.value_clip)
+            tokens = tokens + config.value_weight * missed
+        loss = torch.where(some.mask, tokens, 0.0).sum()
+    told = {"loss": loss}
+    with torch.no_grad():
+        moved = log_prob - some.old
+        beyond = (moved.exp() - 1.0).abs() > config.clip
+        told["clip_fraction"] = (beyond & some.mask).sum()
+        told["approx_kl"] = torch.where(some.mask, torch.expm1(moved) - moved, 0.0).sum()
+        if config.algorithm == "PPO":
+            errors = torch.where(some.mask, (value - some.target) ** 2, 0.0)
+            told["value_loss"] = 0.5 * errors.sum()
+    return told
+
+
+def loss_count(config: Config, some: Lesson, processes: Processes) -> Tensor:
+    """What the sums of :func:`losses` are to be divided by: this process's share of the mean."""
+    if config.algorithm == "P3O":
+        count = torch.as_tensor(len(policy_losses.pairs_within(some.context_id)[0]))
+        count = count.to(some.mask.device)
+    else:
+        count = some.mask.sum()
+    return processes.sum(count).clamp(min=1) / processes.count
+
+
+def minibatches(
+    config: Config, lengths: np.ndarray, context_id: np.ndarray, generator: torch.Generator
+) -> list[list[np.ndarray]]:
+    """Rows of every gradient step of one pass, each in parts of like length.
+
+    P3O's pairs stay together, so that there whole prompts are dealt out.
+    """
+    units = [np.array([row]) for row in range(len(lengths))]
+    if config.algorithm == "P3O":
+        units = [np.nonzero(context_id == one)[0] for one in np.unique(context_id)]
+    steps = 1 if config.minibatch is None else max(1, round(len(lengths) / config.minibatch))
+    steps = min(steps, len(units))
+    order = torch.randperm(len(units), generator=generator).numpy()
+    dealt = []
+    for chosen in np.array_split(order, steps):
+        longest = [-int(lengths[units[one]].max()) for one in chosen]
+        sorted_units = chosen[np.argsort(longest, kind="stable")]
+        parts = np.array_split(sorted_units, min(config.accumulate, len(chosen)))
+        dealt.append([np.concatenate([units[one] for one in part]) for part in parts])
+    return dealt
+
+
+def _whitened(advantage: Tensor, mask: Tensor, processes: Processes) -> Tensor:
+    """Mean 0 and deviation 1 over the tokens of all processes."""
+    real = torch.where(mask, advantage, 0.0)
+    count, total = processes.sum(torch.stack([mask.sum().to(real.dtype), real.sum()]))
+    off = torch.where(mask, advantage - total / count, 0.0)
+    variance = processes.sum(off.square().sum()) / count
+    return off / torch.where(variance > CONSTANT**2, variance, 1.0).sqrt()
+
+
+def _check_groups(algorithm: str, context_id: Tensor) -> None:
+    counts = torch.unique(context_id, return_counts=True)[1]
+    if int(counts.min()) < 2:
+        raise ValueError(
+            f"{algorithm} compares responses to one prompt, and a prompt came with one response"
+            ' only; make the environment with samples_per_prompt=8, say, or choose "PPO".'
+        )

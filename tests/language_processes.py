@@ -1,0 +1,101 @@
+"""An update of a language model; test_language_processes.py runs it in one process and in two."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
+from safetensors.numpy import save_file
+
+from prefgym.segments import Segments
+from prefgym.wrappers import PreferenceVectorEnv
+from prefgym_agents.language import language_backend
+from prefgym_agents.language_models import causal_model, tiny_config
+from prefgym_agents.language_updates import ALGORITHMS
+from prefgym_envs import text_sort
+
+TASK = text_sort.task()
+GROUPS, GROUP = 4, 4
+
+
+def shard_as_on_gpus() -> None:
+    """Make accelerate use FSDP; by its settings it does so on accelerators only."""
+    state = Accelerator().state
+    state.fsdp_plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        transformer_cls_names_to_wrap=["LlamaDecoderLayer"],
+        cpu_ram_efficient_loading=False,
+    )
+    state.distributed_type = DistributedType.FSDP
+
+
+def batch(process: int, processes: int) -> tuple[Segments, np.ndarray]:
+    """This process's share of responses to a few prompts, and of rewards."""
+    rng = np.random.default_rng(0)
+    context = np.repeat(np.arange(GROUPS), GROUP)
+    actions = rng.integers(1, TASK.layout.codec.size, (len(context), TASK.layout.response_tokens))
+    mask = TASK.layout.mask(actions)
+    rewards = rng.normal(size=mask.shape) * mask
+    whole = Segments(
+        actions=np.where(mask, actions, 0),
+        mask=mask,
+        context=TASK.prompts[context],
+        context_id=context,
+    )
+    mine = slice(process * len(context) // processes, (process + 1) * len(context) // processes)
+    return whole.take(mine), rewards[mine]
+
+
+def model() -> Any:
+    """One that is far from uniform, so that every weight has a slope that can be told from 0."""
+    made = causal_model(tiny_config(TASK.layout, "llama", width=32), TASK.layout)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(4.0 if parameter.ndim > 1 else 1.0)
+    return made
+
+
+def main(how: str, folder: Path) -> None:
+    """Update by every algorithm, and write down what became of the parameters."""
+    if how == "fsdp":
+        shard_as_on_gpus()
+    for algorithm in ALGORITHMS:
+        env = PreferenceVectorEnv(
+            text_sort.raw_vector(8, samples_per_prompt=4), segment_steps=6, query_every=None
+        )
+        one = language_backend(
+            env,
+            model(),
+            seed=0,
+            distributed=how != "alone",
+            algorithm=algorithm,
+            kl=0.1,
+            epochs=2,
+            accumulate=2,
+        )
+        processes = one.processes
+        segments, rewards = batch(processes.number, processes.count)
+        one.update(segments, rewards)
+        one.fit(lambda log_prob: -log_prob.sum(1).mean(), segments)
+        learned = one.snapshot()
+        one.begin(1_000)
+        written = one.collect()
+        assert written is not None
+        with torch.no_grad():
+            noted = one.log_prob(written).numpy()
+        assert one._written is not None
+        np.testing.assert_allclose(one._written[1].log_prob, noted, atol=1e-5)
+        state = one.get_state()
+        one.set_state(state)
+        one.save_pretrained(folder / f"{how}-{algorithm}-model")
+        if processes.number == 0:
+            save_file(learned, folder / f"{how}-{algorithm}.safetensors")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for how in ("ddp", "fsdp"):
+        main(how, Path(sys.argv[1]))
