@@ -22,6 +22,7 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
         "gymnasium==0.29.1",
         "setuptools<81",  # sacred, which imitation needs, still imports pkg_resources
     ),
+    "trl": ("trl==1.16.0", "transformers==5.23.0"),
 }
 
 
