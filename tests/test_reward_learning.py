@@ -12,21 +12,12 @@ from benchmarks.claims import leak
 from prefgym.checkpoints import CheckpointError
 from prefgym.models.reward_models import PointwiseModel, reward_model
 from prefgym_agents.backend import PolicyBackend
-from prefgym_agents.direct import DirectPreference
 from prefgym_agents.evaluation import RandomPolicy, evaluate
 from prefgym_agents.learner import Learner
-from prefgym_agents.oracle import TrueReward
 from prefgym_agents.reward_learning import PRESETS, Config, RewardLearning
 from prefgym_agents.sb3 import sb3_backend
+from tests.test_learners import LEARNERS
 
-LEARNERS: dict[str, Any] = {
-    "reward-learning": lambda backend: RewardLearning(
-        backend, labels=20, sessions=2, epochs=3, start_steps=100, hidden=(16,)
-    ),
-    "true-reward": TrueReward,
-    "direct": lambda backend: DirectPreference(backend, labels=20, rounds=2, epochs=2),
-}
-"""Every learner, small; a new one is tested by being named here."""
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "PPO": {"n_steps": 64, "n_epochs": 2},
     "SAC": {"learning_starts": 100, "batch_size": 32},
@@ -40,47 +31,6 @@ def make(
     backend = sb3_backend(algorithm, env, seed=seed, **ALGORITHMS[algorithm])
     learner: Learner = LEARNERS[name](backend)
     return learner
-
-
-@pytest.fixture(params=LEARNERS)
-def name(request: pytest.FixtureRequest) -> str:
-    chosen: str = request.param
-    return chosen
-
-
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-class TestContract:
-    """What every learner keeps, on every kind of backend."""
-
-    def test_equal_seeds_give_equal_agents(self, name: str, algorithm: str) -> None:
-        prints = [leak.fingerprint(make(name, algorithm, seed=3).learn(384)) for _ in range(2)]
-        assert prints[0] == prints[1]
-
-    def test_other_seeds_give_other_agents(self, name: str, algorithm: str) -> None:
-        prints = [leak.fingerprint(make(name, algorithm, seed=s).learn(384)) for s in (1, 2)]
-        assert prints[0] != prints[1]
-
-    def test_every_metric_is_a_finite_number(self, name: str, algorithm: str) -> None:
-        for _, metrics in make(name, algorithm).iterations(512):
-            assert all(np.isfinite(value) for value in metrics.values()), metrics
-
-    def test_saved_and_loaded_it_goes_on_bit_for_bit(
-        self, name: str, algorithm: str, run_folder: Any
-    ) -> None:
-        first = make(name, algorithm)
-        turns = first.iterations(768)
-        for steps, _ in turns:
-            if steps >= 384:
-                break
-        first.save(run_folder / "saved")
-        for _ in turns:
-            pass
-        second = make(name, algorithm, seed=77).load(run_folder / "saved").learn(768)
-        assert leak.fingerprint(first) == leak.fingerprint(second)
-        if isinstance(first, RewardLearning):
-            ours, theirs = (one.env.preferences.comparisons for one in (first, second))
-            assert np.array_equal(ours.label, theirs.label)
-            assert np.array_equal(ours.a.observations, theirs.a.observations)
 
 
 def test_a_learner_of_another_kind_is_not_loaded(run_folder: Any) -> None:

@@ -1,0 +1,89 @@
+"""The contract of every learner, on every kind of backend, on robots and on text alike."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import prefgym  # noqa: F401
+from benchmarks.claims import leak
+from prefgym_agents.backend import PolicyBackend
+from prefgym_agents.direct import DirectPreference
+from prefgym_agents.learner import Learner
+from prefgym_agents.oracle import TrueReward
+from prefgym_agents.reward_learning import RewardLearning
+from prefgym_agents.sb3 import sb3_backend
+
+LEARNERS: dict[str, Any] = {
+    "reward-learning": lambda backend: RewardLearning(
+        backend, labels=20, sessions=2, epochs=3, start_steps=100, hidden=(16,)
+    ),
+    "true-reward": TrueReward,
+    "direct": lambda backend: DirectPreference(backend, labels=20, rounds=2, epochs=2),
+}
+"""Every learner, small; a new one is tested by being named here."""
+
+
+def control(algorithm: str, seed: int, **settings: Any) -> PolicyBackend:
+    env = gym.make_vec("prefgym/Pendulum-v0", num_envs=2, segment_steps=10)
+    return sb3_backend(algorithm, env, seed=seed, **settings)
+
+
+def text(algorithm: str, seed: int) -> PolicyBackend:
+    pytest.importorskip("transformers")
+    from prefgym_agents.language import language_backend
+
+    env = gym.make_vec("prefgym/TextCopy-v0", num_envs=16, samples_per_prompt=4)
+    return language_backend(env, algorithm=algorithm, seed=seed, learning_rate=1e-3)
+
+
+BACKENDS: dict[str, Any] = {
+    "SB3's PPO": lambda seed: control("PPO", seed, n_steps=64, n_epochs=2),
+    "SB3's SAC": lambda seed: control("SAC", seed, learning_starts=100, batch_size=32),
+    "a language model's GRPO": lambda seed: text("GRPO", seed),
+    "a language model's PPO": lambda seed: text("PPO", seed),
+}
+"""Every kind of backend; a new one is tested by being named here."""
+
+
+def make(name: str, backend: str, seed: int = 0) -> Learner:
+    learner: Learner = LEARNERS[name](BACKENDS[backend](seed))
+    return learner
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", LEARNERS)
+class TestContract:
+    """What every learner keeps, on every kind of backend."""
+
+    def test_equal_seeds_give_equal_agents(self, name: str, backend: str) -> None:
+        prints = [leak.fingerprint(make(name, backend, seed=3).learn(384)) for _ in range(2)]
+        assert prints[0] == prints[1]
+
+    def test_other_seeds_give_other_agents(self, name: str, backend: str) -> None:
+        prints = [leak.fingerprint(make(name, backend, seed=s).learn(384)) for s in (1, 2)]
+        assert prints[0] != prints[1]
+
+    def test_every_metric_is_a_finite_number(self, name: str, backend: str) -> None:
+        for _, metrics in make(name, backend).iterations(512):
+            assert all(np.isfinite(value) for value in metrics.values()), metrics
+
+    def test_saved_and_loaded_it_goes_on_bit_for_bit(
+        self, name: str, backend: str, run_folder: Any
+    ) -> None:
+        first = make(name, backend)
+        turns = first.iterations(768)
+        for steps, _ in turns:
+            if steps >= 384:
+                break
+        first.save(run_folder / "saved")
+        for _ in turns:
+            pass
+        second = make(name, backend, seed=77).load(run_folder / "saved").learn(768)
+        assert leak.fingerprint(first) == leak.fingerprint(second)
+        if isinstance(first, RewardLearning):
+            ours, theirs = (one.env.preferences.comparisons for one in (first, second))
+            assert np.array_equal(ours.label, theirs.label)
+            for key, value in ours.a.arrays().items():
+                assert np.array_equal(value, theirs.a.arrays()[key]), key
