@@ -91,6 +91,41 @@ def test_a_killed_run_resumes_to_the_same_bits(
     assert [row.split(",")[0] for row in ours] == [row.split(",")[0] for row in theirs]
 
 
+def test_a_killed_run_on_text_resumes_to_the_same_bits_from_the_model_it_made(
+    run_folder: Path,
+) -> None:
+    pytest.importorskip("transformers")
+    words = [
+        "train", "direct", "--env", "prefgym/TextCopy-v0", "--labels", "60", "--steps", "2000",
+        "--envs", "32", "--learner.rounds", "3", "--learner.epochs", "2", "--quiet",
+        "--checkpoint-every", "300",
+    ]  # fmt: skip
+    whole, killed = run_folder / "whole", run_folder / "killed"
+    command = [sys.executable, "-m", "prefgym", *words, "--out", str(killed)]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert main([*words, "--out", str(whole)]) == 0
+    wait_for(killed, 300)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert main(["train", "--resume", str(killed), "--quiet"]) == 0
+    same(whole, killed)
+    assert main(["eval", str(killed), "--episodes", "16"]) == 0
+
+
+def test_a_tiny_language_model_is_pretrained_and_used(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    out = run_folder / "model"
+    words = ["text", "pretrain", "--env", "prefgym/TextCopy-v0", "--out", str(out)]
+    assert main([*words, "--demonstrations", "256", "--epochs", "1"]) == 0
+    assert "256 demonstrations" in capsys.readouterr().out
+    assert transformers.AutoModelForCausalLM.from_pretrained(out).num_parameters() < 1_000_000
+    assert transformers.AutoTokenizer.from_pretrained(out).pad_token == "<pad>"
+    assert main(words) == 2
+    assert "already holds a model" in capsys.readouterr().err
+
+
 def wait_for(folder: Path, steps: int) -> None:
     """Until a run has logged a step (0), or written a checkpoint of at least ``steps``."""
     deadline = time.monotonic() + 120
@@ -173,6 +208,12 @@ def test_data_convert_writes_another_format(finished: Path, run_folder: Path) ->
         (["eval", "nowhere"], "holds no run"),
         (["data", "inspect", "nowhere"], "nowhere"),
         (["data"], "inspect DIR"),
+        (["text"], "pretrain --env"),
+        (["text", "pretrain", "--env", "prefgym/Hopper-v0", "--out", "x"], "writes no text"),
+        (["train", "direct", "--env", "prefgym/TextCopy-v0", "--model", "x"], "no language model"),
+        (["train", "direct", "--env", "prefgym/TextCopy-v0", "--algorithm", "SAC"], "GRPO"),
+        (["train", "direct", "--env", "prefgym/Hopper-v0", "--model", "x"], "writes no text"),
+        (["train", "direct", "--preset", "cpl"], "reads a label as 'regret'"),
         (["envs", "please"], "takes no arguments"),
     ],
 )
