@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 class Processes:
@@ -95,15 +94,26 @@ class Processes:
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor with all its shards, on every process that holds one; itself if it has none."""
-    if isinstance(tensor, DTensor):
-        gathered: Tensor = tensor.full_tensor()
-        return gathered
-    return tensor
+    if not _in_shards(tensor):
+        return tensor
+    gathered: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
+    return gathered
 
 
 def spread(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole tensor on the device of another, in shards where that one is."""
     here = tensor.to(like.device, like.dtype)
-    if isinstance(like, DTensor):
-        return distribute_tensor(here, like.device_mesh, like.placements)
-    return here
+    if not _in_shards(like):
+        return here
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(here, like.device_mesh, like.placements)  # type: ignore[attr-defined]
+
+
+def _in_shards(tensor: Tensor) -> bool:
+    """Asked before anything of torch.distributed is imported, which not every PyTorch has."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
