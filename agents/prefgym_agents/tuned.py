@@ -46,16 +46,24 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "prefgym/Pendulum-v0": {"learning_rate": 1e-3, "learning_starts": 1_000},
     },
 }
+TEXT: dict[str, Any] = {"kl": 0.1}
+"""A learned reward is right about text such as it was fitted to: stay near the start."""
 
 
 def settings(algorithm: str, env_id: str) -> dict[str, Any]:
-    """Arguments of ``sb3_backend`` for an algorithm on an environment."""
+    """Arguments of the backend for an algorithm on an environment."""
+    if _writes(env_id):
+        return dict(TEXT)
     known = SETTINGS.get(algorithm, {})
     return dict(known.get(env_id, known.get("default", {})))
 
 
 def environment_settings(env_id: str) -> dict[str, Any]:
     """Arguments of ``gymnasium.make_vec`` that suit learners: how many lanes, and which share."""
-    if env_id.startswith("prefgym/Text"):
+    if _writes(env_id):
         return {"num_envs": 64, "samples_per_prompt": 8}
     return {"num_envs": 8}
+
+
+def _writes(env_id: str) -> bool:
+    return env_id.startswith("prefgym/Text")
