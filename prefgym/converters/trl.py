@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from prefgym.comparisons import Comparisons, PreferenceDataset
 from prefgym.names import lookup
 from prefgym.segments import Segments
+from prefgym.text import Layout
 
 Row = dict[str, Any]
 Encode = Callable[[str], Sequence[int]]
@@ -130,6 +131,7 @@ def from_trl(
     template: Template = plain_text,
     meaning: str = "unknown",
     padding: int = PADDING,
+    layout: Layout | None = None,
 ) -> Comparisons:
     """Comparisons from rows in TRL's preference or KTO form, plain text or messages.
 
@@ -146,6 +148,10 @@ def from_trl(
         template: chat messages to text.
         meaning: what the labels mean.
         padding: token to put behind shorter prompts.
+        layout: of a text environment: its codec encodes, shorter prompts are padded on the left,
+            and a response that is shorter than the longest ends with the end token, so that the
+            environment's backend can learn from the comparisons. ``encode`` and ``padding`` are
+            then not used, and chosen and rejected must differ.
 
     Returns:
         Comparisons without observations, with integer actions ``[B, T]`` and equal ``context_id``
@@ -153,7 +159,8 @@ def from_trl(
         ``margin``, or ``score_chosen`` and ``score_rejected``) are used where present.
 
     Raises:
-        ValueError: columns are missing or hold something else; the message shows the row.
+        ValueError: columns are missing or hold something else, or a row does not fit the layout;
+            the message shows the row.
     """
     rows = read_rows(source)
     if not rows:
@@ -167,14 +174,25 @@ def from_trl(
             "so there is nothing to compare; train on these rows with a point loss instead."
         )
     texts = [[_text(part, template) for part in said] for _, said in pairs]
+    if layout is not None:
+        _check_different(pairs, texts, rows)
+        encode = layout.codec.encode
     tokens = [
         [_encoded(encode, text, number, rows[number]) for text in said]
         for (number, _), said in zip(pairs, texts, strict=True)
     ]
+    if layout is not None:
+        tokens = [
+            _laid_out(layout, said, number, rows[number])
+            for (number, _), said in zip(pairs, tokens, strict=True)
+        ]
     prompts, chosen, rejected = ([row[column] for row in tokens] for column in range(3))
     ids = {prompt: at for at, prompt in enumerate(dict.fromkeys(said[0] for said in texts))}
-    context, _ = _packed(prompts, max(map(len, prompts)), padding)
     steps = max(1, *map(len, chosen + rejected))
+    if layout is None:
+        context, _ = _packed(prompts, max(map(len, prompts)), padding)
+    else:
+        context, steps = layout.prompts([one.tolist() for one in prompts]), layout.response_tokens
     a, b = (
         Segments(
             *_packed(side, steps, 0),
@@ -398,6 +416,44 @@ def _encoded(encode: Encode, text: str, number: int, row: Mapping[str, Any]) -> 
             f"was encoded to {tokens.dtype}{list(tokens.shape)} instead of a list of token ids",
         )
     return tokens.astype(np.int64)
+
+
+def _laid_out(
+    layout: Layout, said: list[np.ndarray], number: int, row: Mapping[str, Any]
+) -> list[np.ndarray]:
+    """Prompt, chosen and rejected as a layout has them: responses with their end."""
+    prompt, *responses = said
+    if not 0 < len(prompt) <= layout.prompt_tokens:
+        raise _refuse(
+            number, row, f"has a prompt of {len(prompt)} tokens; wanted 1 to {layout.prompt_tokens}"
+        )
+    for response in responses:
+        if len(response) > layout.response_tokens:
+            raise _refuse(
+                number,
+                row,
+                f"has a response of {len(response)} tokens; wanted at most"
+                f" {layout.response_tokens}",
+            )
+    end = np.array([layout.codec.eos], np.int64)
+    whole = [
+        one if len(one) == layout.response_tokens else np.append(one, end) for one in responses
+    ]
+    return [prompt, *whole]
+
+
+def _check_different(
+    pairs: Sequence[tuple[int, Any]], texts: Sequence[Sequence[str]], rows: Sequence[Row]
+) -> None:
+    """Refuse a preference of a response to itself."""
+    for (number, _), (_, chosen, rejected) in zip(pairs, texts, strict=True):
+        if chosen == rejected and rows[number].get("preference", 1.0) != 0.5:
+            raise _refuse(
+                number,
+                rows[number],
+                "has the same text as chosen and as rejected, which says nothing; drop it, or call"
+                " it a tie by preference=0.5",
+            )
 
 
 def _packed(lists: Sequence[np.ndarray], width: int, padding: int) -> tuple[np.ndarray, np.ndarray]:
