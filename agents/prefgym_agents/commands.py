@@ -20,7 +20,7 @@ from prefgym.converters import READERS, WRITERS, convert, inspect, summary
 from prefgym.names import lookup
 from prefgym.raters import RATERS
 from prefgym.registration import ENVIRONMENTS, EnvironmentSpec
-from prefgym.wrappers.inner import find_attribute
+from prefgym.wrappers.inner import GAME, GROUPS, find_attribute
 from prefgym_agents import configs, runs
 from prefgym_agents.evaluation import RandomPolicy
 from prefgym_agents.evaluation import evaluate as true_returns
@@ -114,7 +114,7 @@ def environments(words: list[str]) -> int:
         limit, steps = str(one.max_episode_steps or "-"), str(one.segment_steps)
         table.add_row(one.id, limit, steps, one.rater or "-", _factors(one))
     console.print(table)
-    console.print("raters: " + ", ".join(sorted(RATERS)), soft_wrap=True)
+    console.print("raters: " + ", ".join(sorted([*RATERS, GAME, GROUPS])), soft_wrap=True)
     return 0
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import SyncVectorEnv
 
-from prefgym.raters import ProbabilityRater, Rater, make_rater, populations
+from prefgym.names import lookup
+from prefgym.raters import RATERS, ProbabilityRater, Rater, make_rater, populations
 from prefgym.responses import ResponseStore
 from prefgym.segments import Segments
 from prefgym.store import EpisodeStore
@@ -64,6 +65,8 @@ def chosen_rater(
             )
         shares = find_attribute(env, "group_shares")
         return populations.groups(tastes, **{"shares": shares, **(options or {})})
+    if isinstance(rater, str):
+        lookup(rater, RATERS | dict.fromkeys((GAME, GROUPS)), "rater")
     values = value_source or _own_values(env)
     if rater == "regret" and values is None:
         raise ValueError(
