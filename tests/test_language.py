@@ -20,7 +20,8 @@ from prefgym_agents import language_policy
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.language import LanguageBackend, language_backend
 from prefgym_agents.language_models import add_lora, causal_model, tiny_config, tokenizer
-from prefgym_agents.language_policy import LanguagePolicy, pack
+from prefgym_agents.language_packing import pack
+from prefgym_agents.language_policy import LanguagePolicy
 from prefgym_agents.language_pretraining import PretrainingConfig, pretrain
 from prefgym_agents.language_sampling import write
 from prefgym_agents.language_updates import ALGORITHMS
@@ -199,6 +200,37 @@ def test_padding_changes_nothing() -> None:
     long = segments.padded(segments.steps + 4)
     with torch.no_grad():
         assert torch.equal(one.log_prob(long)[:, : segments.steps], one.log_prob(segments))
+
+
+@pytest.mark.parametrize("values", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompts_read_apart_give_the_same_numbers_and_slopes(kind: str, values: bool) -> None:
+    one = LanguagePolicy(causal_model(config_of(kind), LAYOUT), LAYOUT.codec.size, values=values)
+    assert one.reads_apart
+    segments = collected(backend(text_env(12, 4), temperature=5.0))
+    assert len(set(LAYOUT.prompt_mask(segments.context).sum(1))) > 1
+    slope = torch.randn(int(segments.mask.sum()), generator=torch.Generator().manual_seed(0))
+    found = []
+    for apart in (False, True):
+        packed = pack(LAYOUT, segments, apart)
+        assert (packed.prompts is not None) == apart
+        one.zero_grad()
+        log_prob, value = one(*packed.inputs)
+        (slope * (log_prob + value)).sum().backward()
+        slopes = [weight.grad for weight in one.parameters() if weight.grad is not None]
+        found.append([log_prob.detach(), value.detach(), *slopes])
+    for together, separate in zip(*found, strict=True):
+        torch.testing.assert_close(separate, together, rtol=1e-4, atol=1e-5)
+
+
+def test_prompts_are_read_apart_only_where_that_saves_much() -> None:
+    segments = collected(backend(text_env(12, 4)))
+    assert pack(LAYOUT, segments, True).prompts is not None
+    assert pack(LAYOUT, segments.take(np.array([0, 4, 8])), True).prompts is None
+    whole = segments.mask & (np.arange(LAYOUT.response_tokens) < 1)
+    assert pack(LAYOUT, segments.replace(mask=whole), True).prompts is None
+    assert backend(text_env(12, 4)).policy.reads_apart
+    assert not backend(text_env(12, 4), recompute=True).policy.reads_apart
 
 
 def test_samples_follow_the_policy() -> None:

@@ -32,7 +32,8 @@ from prefgym.wrappers import preference_layer
 from prefgym_agents.backend import RewardFunction
 from prefgym_agents.callbacks import as_callback
 from prefgym_agents.language_models import add_lora, causal_model, save
-from prefgym_agents.language_policy import LanguagePolicy, pack, pack_tokens, scores
+from prefgym_agents.language_packing import pack, pack_tokens
+from prefgym_agents.language_policy import LanguagePolicy, scores
 from prefgym_agents.language_reference import Reference
 from prefgym_agents.language_sampling import Written, choose, write
 from prefgym_agents.language_steps import GradientSteps, Loss
@@ -195,7 +196,7 @@ class LanguageBackend:
 
     def log_prob(self, segments: Segments) -> Tensor:
         """Log-probability of each token, ``[B, T]``, with gradient; zero on padding."""
-        packed = pack(self.layout, segments).to(self.policy.device)
+        packed = pack(self.layout, segments, self.policy.reads_apart).to(self.policy.device)
         return packed.unflatten(self.policy(*packed.inputs)[0])
 
     def reference_log_prob(self, segments: Segments) -> Tensor:

@@ -75,6 +75,21 @@ def roomy_cache(config: Any, room: int) -> DynamicCache:
 
 
 @torch.no_grad()
+def goes_on(model: Any) -> bool:
+    """Whether a text may be read in two parts, the first kept in a plain cache: tried."""
+    cache = DynamicCache(config=model.config)
+    if not all(type(one) is DynamicLayer for one in cache.layers):
+        return False
+    trunk, text = model.get_decoder(), _probe(model)
+    wanted = trunk(input_ids=text, use_cache=False).last_hidden_state[:, 1:]
+    trunk(input_ids=text[:, :1], past_key_values=cache, use_cache=True)
+    told = {"attention_mask": torch.ones_like(text), "past_key_values": cache, "use_cache": True}
+    positions = torch.arange(1, 3, device=text.device).expand(len(text), -1)
+    got = trunk(input_ids=text[:, 1:], position_ids=positions, **told).last_hidden_state
+    return _near(got, wanted)
+
+
+@torch.no_grad()
 def decoder_of(model: Any) -> Decoder | None:
     """The short way through a model; None where there is none, or it leads elsewhere."""
     found = _DECODERS.get(type(model).__name__)
@@ -82,15 +97,22 @@ def decoder_of(model: Any) -> Decoder | None:
     if found is None or not all(isinstance(one, RoomyLayer) for one in cache.layers):
         return None
     trunk = model.get_decoder()
-    device = next(model.parameters()).device
-    text = torch.tensor([[2, 3, 2], [3, 3, 2]], device=device) % model.config.vocab_size
+    text = _probe(model)
     wanted = trunk(input_ids=text).last_hidden_state[:, -1]
     trunk(input_ids=text[:, :2], past_key_values=cache, use_cache=True)
-    position = torch.full((2,), 2, device=device)
+    position = torch.full((2,), 2, device=text.device)
     got = found(model, text[:, 2], position, cache.layers, None)
+    return found if _near(got, wanted) else None
+
+
+def _probe(model: Any) -> Tensor:
+    device, words = next(model.parameters()).device, int(model.config.vocab_size)
+    return torch.tensor([[2, 3, 2], [3, 3, 2]], device=device) % words
+
+
+def _near(got: Tensor, wanted: Tensor) -> bool:
     near = 1e-4 if wanted.dtype == torch.float32 else 0.05
-    same = torch.allclose(got, wanted, rtol=near, atol=near * float(wanted.abs().max()))
-    return found if same else None
+    return torch.allclose(got, wanted, rtol=near, atol=near * float(wanted.abs().max()))
 
 
 def _gpt2(

@@ -1,7 +1,6 @@
 """A causal language model as a policy: log-probabilities and values of the tokens of responses.
 
-Prompt and response stand behind each other without a gap, rows are filled up on the right, and
-attention looks back only: so no mask is needed, and what fills a row up changes nothing.
+Everything that a model is asked goes through one class, whatever wraps it.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,91 +8,19 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.cache_utils import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from prefgym.segments import Segments
 from prefgym.text import Layout
-from prefgym_agents.language_decoding import decoder_of
+from prefgym_agents.language_decoding import decoder_of, goes_on
+from prefgym_agents.language_packing import Prompts, pack
 
 LOGITS_AT_ONCE = 1 << 26
 """Numbers; where prediction needs more, they are computed twice so as not to be kept."""
-
-
-class Packed(NamedTuple):
-    """Texts as a model reads them, and where the tokens stand that a policy chose."""
-
-    tokens: Tensor
-    """``[rows, length]`` prompt and response."""
-    place: Tensor
-    """``[actions]`` the position, in ``tokens`` laid flat, that each action was chosen at."""
-    actions: Tensor
-    """``[actions]`` what was chosen there."""
-    mask: np.ndarray
-    """``[rows, steps]``: true at the actions, row by row."""
-
-    @property
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What :meth:`LanguagePolicy.forward` takes."""
-        return self.tokens, self.place, self.actions
-
-    def to(self, device: torch.device) -> "Packed":
-        """The same on a device."""
-        tokens, place, actions = (one.to(device) for one in self.inputs)
-        return Packed(tokens, place, actions, self.mask)
-
-    def unflatten(self, values: Tensor) -> Tensor:
-        """Numbers of actions as ``[rows, steps]``, zero on padding."""
-        mask = torch.as_tensor(self.mask, device=values.device)
-        return values.new_zeros(mask.shape).masked_scatter(mask, values)
-
-
-def pack(layout: Layout, segments: Segments) -> Packed:
-    """Prompts and responses as a model reads them.
-
-    Raises:
-        ValueError: a prompt is empty, or these are no segments of the layout.
-    """
-    plain = segments.numpy()
-    return pack_tokens(layout, plain.context, plain.actions, plain.mask)
-
-
-def pack_tokens(
-    layout: Layout, prompts: np.ndarray, actions: np.ndarray, mask: np.ndarray
-) -> Packed:
-    """As :func:`pack`, from the arrays."""
-    if prompts.ndim != 2 or prompts.shape[1] != layout.prompt_tokens or actions.ndim != 2:
-        raise ValueError(
-            f"Contexts of shape {prompts.shape} and actions of shape {actions.shape} came; a"
-            f" language model wants [batch, {layout.prompt_tokens}] prompt tokens and [batch,"
-            " steps] tokens."
-        )
-    prompt_length = layout.prompt_mask(prompts).sum(1)
-    if not prompt_length.all():
-        raise ValueError(
-            f"Prompt {int(prompt_length.argmin())} is empty, so that nothing says where its"
-            " response begins; give every prompt a token."
-        )
-    last = prompt_length + mask.sum(1) - 1
-    length = max(1, int(last.max(initial=1)))
-    lead = layout.prompt_tokens - prompt_length
-    column = np.arange(length)
-    joined = np.concatenate([prompts, actions], 1)
-    where = np.minimum(lead[:, None] + column, joined.shape[1] - 1)
-    # Any token but padding may fill the rows up; transformers warns of padding without a mask.
-    fill = 0 if layout.codec.pad != 0 else 1
-    tokens = np.where(column < last[:, None], np.take_along_axis(joined, where, 1), fill)
-    first = np.arange(len(prompts)) * length + prompt_length - 1
-    place = (first[:, None] + np.arange(mask.shape[1]))[mask]
-    return Packed(
-        torch.from_numpy(tokens.astype(np.int64)),
-        torch.from_numpy(place),
-        torch.from_numpy(actions[mask].astype(np.int64)),
-        mask,
-    )
 
 
 class Outputs(NamedTuple):
@@ -140,6 +67,8 @@ class LanguagePolicy(nn.Module):
         self.recompute = False
         """Keep fewer hidden numbers for the gradient, and compute them a second time instead."""
         self._plain_head = _has_plain_head(model)
+        self.reads_apart = goes_on(model)
+        """Whether prompts may be read apart from the responses that share them."""
         self.decoder = decoder_of(model) if self._plain_head else None
         """The short way to one more token, where there is one."""
         self._no_split_modules = getattr(model, "_no_split_modules", None)  # accelerate reads it
@@ -150,22 +79,27 @@ class LanguagePolicy(nn.Module):
         return next(self.parameters()).device
 
     def forward(
-        self, tokens: Tensor, place: Tensor, actions: Tensor | None = None, **cached: Any
+        self,
+        tokens: Tensor,
+        place: Tensor,
+        actions: Tensor | None = None,
+        prompts: Prompts | None = None,
+        **cached: Any,
     ) -> Any:
         """Log-probability and value of ``actions``; without them, the :class:`Outputs`.
 
         Args:
             tokens: ``[rows, length]``.
-            place: positions in ``tokens`` laid flat.
+            place: positions in ``tokens`` laid flat; see ``Packed``.
             actions: ``[positions]`` tokens that were chosen there.
+            prompts: of the rows, where they are apart.
             **cached: what transformers wants beside the tokens when it goes on from a cache.
         """
-        if not cached and bool((tokens == self.model.config.pad_token_id).any()):
-            # Written, and so not padding; without a mask some models take it for that, and warn.
-            cached = {"attention_mask": torch.ones_like(tokens)}
-        again = self.recompute and torch.is_grad_enabled() and "use_cache" not in cached
-        with _recomputing(self.model) if again else nullcontext():
-            hidden, logits = self._run(tokens, place, cached)
+        if prompts is not None:
+            read = self._read_apart(prompts, tokens)
+        else:
+            read = self._read_together(tokens, cached)
+        hidden, logits = self._heads(read, place)
         if actions is None:
             return Outputs(logits(hidden), self._value(hidden))
         return self._log_prob(hidden, actions, logits), self._value(hidden)
@@ -175,18 +109,50 @@ class LanguagePolicy(nn.Module):
         logits = self._scaled(self.model.get_output_embeddings()(hidden))
         return Outputs(logits, self._value(hidden))
 
-    def _run(
-        self, tokens: Tensor, place: Tensor, cached: dict[str, Any]
+    def _read_together(self, tokens: Tensor, cached: dict[str, Any]) -> list[Tensor]:
+        if not cached:
+            cached = {"use_cache": False}
+            if bool((tokens == self.model.config.pad_token_id).any()):
+                # Written, and so not padding; without a mask some models take it for that.
+                cached["attention_mask"] = torch.ones_like(tokens)
+        again = self.recompute and torch.is_grad_enabled() and "past_key_values" not in cached
+        with _recomputing(self.model) if again else nullcontext():
+            return self._read(tokens, cached)
+
+    def _read_apart(self, prompts: Prompts, tokens: Tensor) -> list[Tensor]:
+        """Each row's hidden state at the end of its prompt, and those of its response."""
+        cache = DynamicCache(config=self.model.config)
+        kept = {"past_key_values": cache, "use_cache": True}
+        all_seen = torch.ones_like(prompts.tokens)
+        before = self._read(prompts.tokens, {"attention_mask": all_seen, **kept})
+        cache.batch_select_indices(prompts.row)
+        column = torch.arange(prompts.tokens.shape[1], device=tokens.device)
+        length = prompts.length[prompts.row]
+        seen = torch.cat([(column < length[:, None]).long(), torch.ones_like(tokens)], 1)
+        position = length[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+        after = self._read(tokens, {"attention_mask": seen, "position_ids": position, **kept})
+        return [
+            torch.cat([first[prompts.row, length - 1][:, None], rest], 1)
+            for first, rest in zip(before, after, strict=True)
+        ]
+
+    def _read(self, tokens: Tensor, told: dict[str, Any]) -> list[Tensor]:
+        """Last hidden states, and logits where they are no function of these alone."""
+        if self._plain_head:
+            return [self.model.get_decoder()(input_ids=tokens, **told).last_hidden_state]
+        said = self.model(input_ids=tokens, output_hidden_states=True, **told)
+        return [said.hidden_states[-1], said.logits]
+
+    def _heads(
+        self, read: list[Tensor], place: Tensor
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Hidden states at ``place``, and what makes logits of (some of) them."""
-        model = self.model
-        if self._plain_head:
-            states = model.get_decoder()(input_ids=tokens, **cached).last_hidden_state
-            head = model.get_output_embeddings()
-            return _at(states, place), lambda hidden: self._scaled(head(hidden))
-        told = model(input_ids=tokens, output_hidden_states=True, **cached)
-        rows = self._scaled(_at(told.logits, place))
-        return _at(told.hidden_states[-1], place), lambda hidden: rows
+        hidden, *logits = (one.flatten(0, 1).index_select(0, place) for one in read)
+        if logits:
+            rows = self._scaled(logits[0])
+            return hidden, lambda _: rows
+        head = self.model.get_output_embeddings()
+        return hidden, lambda some: self._scaled(head(some))
 
     def _value(self, hidden: Tensor) -> Tensor:
         if self.value_head is None:
@@ -224,14 +190,10 @@ def scores(
     parts = []
     for begin in range(0, len(segments), rows_at_once):
         some = segments.take(slice(begin, begin + rows_at_once))
-        packed = pack(layout, some).to(policy.device)
+        packed = pack(layout, some, policy.reads_apart).to(policy.device)
         parts.append([packed.unflatten(one) for one in policy(*packed.inputs)])
     log_prob, value = (torch.cat(some) for some in zip(*parts, strict=True))
     return log_prob, value
-
-
-def _at(states: Tensor, place: Tensor) -> Tensor:
-    return states.flatten(0, 1).index_select(0, place)
 
 
 def _has_plain_head(model: Any) -> bool:

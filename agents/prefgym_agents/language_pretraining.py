@@ -17,7 +17,8 @@ import torch
 from prefgym.segments import Segments
 from prefgym.text import Layout
 from prefgym_agents.language_optimizers import ExactAdamW
-from prefgym_agents.language_policy import LanguagePolicy, pack
+from prefgym_agents.language_packing import pack
+from prefgym_agents.language_policy import LanguagePolicy
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _step(
     max_norm: float,
 ) -> float:
     """One gradient step; returns the summed loss."""
-    packed = pack(layout, some).to(policy.device)
+    packed = pack(layout, some, policy.reads_apart).to(policy.device)
     total = -policy(*packed.inputs)[0].sum()
     if not torch.isfinite(total):
         raise RuntimeError(

@@ -13,7 +13,8 @@ from torch import Tensor
 from prefgym.segments import Segments
 from prefgym.text import Layout
 from prefgym_agents.language_optimizers import ExactAdamW
-from prefgym_agents.language_policy import LanguagePolicy, pack, scores
+from prefgym_agents.language_packing import Packed, pack
+from prefgym_agents.language_policy import LanguagePolicy, scores
 from prefgym_agents.language_updates import Config, Lesson, loss_count, losses, minibatches
 from prefgym_agents.processes import Processes
 
@@ -35,6 +36,8 @@ class GradientSteps:
     ) -> None:
         self.policy, self.layout, self.config, self.processes = policy, layout, config, processes
         policy.recompute = config.recompute
+        if config.recompute or processes.sharded:  # neither goes together with a cache
+            policy.reads_apart = False
         learned = [one for one in policy.parameters() if one.requires_grad]
         self.optimizer = ExactAdamW(learned, config.learning_rate, config.weight_decay)
         self._run = self.optimizer.prepare(policy, processes)
@@ -85,8 +88,11 @@ class GradientSteps:
         _, norm = self._take([partial(share, one) for one in rows], segments)
         return {"loss": float(whole.detach()), "grad_norm": norm}
 
+    def _pack(self, segments: Segments) -> Packed:
+        return pack(self.layout, segments, self.policy.reads_apart).to(self.policy.device)
+
     def _log_prob(self, segments: Segments) -> Tensor:
-        packed = pack(self.layout, segments).to(self.policy.device)
+        packed = self._pack(segments)
         log_prob, value = self._run(*packed.inputs)
         if self.policy.value_head is not None:
             log_prob = log_prob + 0.0 * value  # processes wait for the slope of every weight
@@ -101,7 +107,7 @@ class GradientSteps:
         told: dict[str, float],
     ) -> Tensor:
         """What some responses add to the loss of a step."""
-        packed = pack(self.layout, segments.take(part)).to(self.policy.device)
+        packed = self._pack(segments.take(part))
         log_prob, value = (packed.unflatten(one) for one in self._run(*packed.inputs))
         sums = losses(self.config, taught.take(part), log_prob, value)
         loss = sums.pop("loss") / count
