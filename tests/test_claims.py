@@ -1,5 +1,6 @@
-"""The runner of claims, over a package of fake ones."""
+"""The runner of claims, over a package of fake ones; the quick parts of those of seconds."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -255,3 +256,9 @@ def test_every_claim_of_this_repository_can_be_run() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "cannot be run here" not in done.stdout
+
+
+@pytest.mark.parametrize("key", ["p3o", "pref_grpo", "ranking_accuracy"])
+def test_the_quick_part_of_a_claim_holds(key: str) -> None:
+    found = importlib.import_module(f"benchmarks.claims.{key}").run(seed=0, quick=True)
+    assert found.holds, report(found)
