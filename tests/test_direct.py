@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import prefgym  # noqa: F401
-from benchmarks.claims import leak
+from benchmarks.claims import cpl, leak, pendulum_values
+from benchmarks.claims.claim import report
 from prefgym.comparisons import Comparisons, PreferenceDataset
 from prefgym.segments import Segments
 from prefgym_agents.direct import PRESETS, Config, DirectPreference
@@ -299,3 +300,21 @@ def test_the_deviation_does_not_collapse_under_a_loss_of_densities() -> None:
         policy.fit(lambda log_prob: -log_prob.sum(), given)
     assert isinstance(policy, OnPolicySB3)
     assert policy.model.policy.log_std.min().item() >= LOG_STD_FLOOR
+
+
+# --- what it must show ------------------------------------------------------------------------
+
+
+def test_the_quick_part_of_the_claim_holds() -> None:
+    result = cpl.run(3, quick=True)
+    assert result.holds, report(result)
+
+
+def test_the_values_of_pendulum_are_optimal() -> None:
+    values = pendulum_values.solved()
+    angle = np.linspace(-3.0, 3.0, 50)
+    observations = np.stack([np.cos(angle), np.sin(angle), 2.0 * np.sin(5.0 * angle)], 1)
+    best = values.advantages(observations, values.act(observations))
+    worst = values.advantages(observations, -values.act(observations))
+    assert np.abs(best).mean() < 0.3  # of values down to −258, on a grid
+    assert (worst <= best + 1e-9).all()
