@@ -26,7 +26,7 @@ arXiv:2405.16436 (RPO); Le et al. (2024), arXiv:2405.15230 (iREPO); Hejna et al.
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -103,6 +103,8 @@ class Recipe:
                     f"Recipe: the loss {self.loss!r} does not read {one.name}="
                     f"{getattr(self, one.name)!r}; it reads {', '.join(read) or 'none of these'}."
                 )
+        for name in ("reduce", "likelihood_reduce"):
+            lookup(getattr(self, name), dict.fromkeys(get_args(Reduce)), name)
         if not self.beta > 0.0:
             raise ValueError(f"Recipe: beta is {self.beta}, wanted a number above 0.")
         if not 0.0 < self.bias <= 1.0:

@@ -73,6 +73,24 @@ def test_every_preset_learns_something_finite(preset: str) -> None:
     assert leak.fingerprint(learner) != before
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_same_learner_on_a_language_model(preset: str) -> None:
+    pytest.importorskip("transformers")
+    from prefgym_agents.language import language_backend
+
+    env = gym.make_vec(
+        "prefgym/TextCopy-v0", num_envs=16, samples_per_prompt=4, prompts=27, rater="regret"
+    )
+    learner = DirectPreference(
+        language_backend(env, seed=0), preset, labels=40, rounds=2, epochs=2, batch_pairs=16
+    )
+    before = leak.fingerprint(learner)
+    learner.learn(600)
+    assert len(learner.env.preferences) == 40
+    assert all(np.isfinite(value) for value in learner.told.values())
+    assert leak.fingerprint(learner) != before
+
+
 @pytest.mark.parametrize("algorithm", ["PPO", "SAC"])
 def test_one_round_leaves_the_policy_alone_until_everything_is_collected(algorithm: str) -> None:
     learner = DirectPreference(backend(algorithm=algorithm), labels=20, epochs=2)

@@ -387,6 +387,11 @@ def test_recipes_that_cannot_work_are_refused(settings: dict[str, Any], sentence
         Recipe(**settings)
 
 
+def test_sum_and_mean_are_all_there_is() -> None:
+    with pytest.raises((ValueError, TypeError), match="reduce"):  # by us, or by beartype
+        Recipe(reduce="average")  # type: ignore[arg-type]
+
+
 def test_an_anchored_recipe_needs_an_anchor() -> None:
     a, b, label = sides()
     with pytest.raises(ValueError, match=r"Side\.anchor is None"):
