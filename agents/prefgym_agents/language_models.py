@@ -4,6 +4,8 @@ The one file that reads and writes their format. Models are local: nothing is do
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -139,9 +141,23 @@ def _read(folder: Path, dtype: torch.dtype) -> Any:
             f"{folder} holds no safetensors, and pickled weights are not read; write them anew with"
             " model.save_pretrained(folder)."
         )
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, local_files_only=True
-    )
+    with _no_bars():
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without the progress bars of transformers, which are over before they can be read."""
+    logging = transformers.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _check(model: Any, layout: Layout) -> None:
@@ -221,7 +237,8 @@ def save(model: Any, codec: Codec, directory: str | Path) -> None:
         codec: the tokenizer's words, or a codec that writes its own tokenizer.
         directory: of the checkpoint.
     """
-    model.save_pretrained(directory)
+    with _no_bars():
+        model.save_pretrained(directory)
     if isinstance(codec, Vocabulary):
         tokenizer(codec).save_pretrained(directory)
     elif isinstance(codec, SavesTokenizer):
