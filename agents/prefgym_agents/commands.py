@@ -183,7 +183,7 @@ def text(words: list[str]) -> int:
     if (asked.out / "config.json").exists():
         raise ValueError(f"{asked.out} already holds a model; choose another folder with --out.")
     torch.set_num_threads(asked.threads)
-    _pretrain(asked, Console())
+    _pretrain(asked, Console(soft_wrap=True))
     return 0
 
 
@@ -203,7 +203,7 @@ def data(words: list[str]) -> int:
 
 def _train(folder: Path, quiet: bool) -> int:
     config = _config(folder)
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, soft_wrap=True)
     if config.model == folder / START and not (folder / START).exists():
         _pretrain(Pretraining(config.env, folder / START, seed=config.seed), console)
     learner = configs.build(config, folder / "preferences")
