@@ -101,10 +101,13 @@ class Recipe:
             if changed and one.name in _KNOBS and one.name not in read:
                 raise ValueError(
                     f"Recipe: the loss {self.loss!r} does not read {one.name}="
-                    f"{getattr(self, one.name)!r}; it reads {', '.join(read) or 'none of these'}."
+                    f"{getattr(self, one.name)!r}; it reads {', '.join(read) or 'no such setting'}."
                 )
         for name in ("reduce", "likelihood_reduce"):
             lookup(getattr(self, name), dict.fromkeys(get_args(Reduce)), name)
+        self._check_values()
+
+    def _check_values(self) -> None:
         if not self.beta > 0.0:
             raise ValueError(f"Recipe: beta is {self.beta}, wanted a number above 0.")
         if not 0.0 < self.bias <= 1.0:
@@ -113,6 +116,11 @@ class Recipe:
             raise ValueError("Recipe: odds are not taken relative to an anchor; anchored=False.")
         if self.loss == "kto" and not self.anchored:
             raise ValueError("Recipe: KTO compares with an anchor; leave anchored=True.")
+        if self.weight < 0.0:
+            raise ValueError(f"Recipe: weight is {self.weight}, wanted 0 or more.")
+        if self.loss in _OF_MARGIN:
+            nothing = torch.zeros(1)
+            _OF_MARGIN[self.loss](nothing, nothing + 0.5, self)  # says what is out of range
 
 
 def log_likelihood(

@@ -103,13 +103,20 @@ def test_a_killed_run_on_text_resumes_to_the_same_bits_from_the_model_it_made(
     whole, killed = run_folder / "whole", run_folder / "killed"
     command = [sys.executable, "-m", "prefgym", *words, "--out", str(killed)]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert main([*words, "--out", str(whole)]) == 0
     wait_for(killed, 300)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert main(["train", "--resume", str(killed), "--quiet"]) == 0
-    same(whole, killed)
-    assert main(["eval", str(killed), "--episodes", "16"]) == 0
+    assert not (killed / "summary.json").exists()
+    moved = killed.rename(run_folder / "moved")
+    assert main(["train", "--resume", str(moved), "--quiet"]) == 0
+    assert main([*words, "--out", str(whole)]) == 0
+    same(whole, moved)
+    assert main(["eval", str(moved), "--episodes", "16"]) == 0
+    rows = run_folder / "rows.jsonl"
+    convert = ["data", "convert", str(moved / "preferences"), str(rows), "--format", "trl"]
+    assert main(convert) == 0
+    row = json.loads(rows.read_text().splitlines()[0])
+    assert set(row["prompt"]) <= set("abx ")
 
 
 def test_a_tiny_language_model_is_pretrained_and_used(
@@ -123,7 +130,9 @@ def test_a_tiny_language_model_is_pretrained_and_used(
     assert transformers.AutoModelForCausalLM.from_pretrained(out).num_parameters() < 1_000_000
     assert transformers.AutoTokenizer.from_pretrained(out).pad_token == "<pad>"
     assert main(words) == 2
-    assert "already holds a model" in capsys.readouterr().err
+    assert "is not empty" in capsys.readouterr().err
+    few = run_folder / "few"
+    assert main([*words[:-1], str(few), "--demonstrations", "5", "--epochs", "1"]) == 0
 
 
 def wait_for(folder: Path, steps: int) -> None:
@@ -209,6 +218,7 @@ def test_data_convert_writes_another_format(finished: Path, run_folder: Path) ->
         (["data", "inspect", "nowhere"], "nowhere"),
         (["data"], "inspect DIR"),
         (["text"], "pretrain --env"),
+        (["text", "pretrain", "--env", "prefgym/TextCopy-v0", "--out", "x", "--width", "30"], "30"),
         (["text", "pretrain", "--env", "prefgym/Hopper-v0", "--out", "x"], "writes no text"),
         (["train", "direct", "--env", "prefgym/TextCopy-v0", "--model", "x"], "no language model"),
         (["train", "direct", "--env", "prefgym/TextCopy-v0", "--algorithm", "SAC"], "GRPO"),

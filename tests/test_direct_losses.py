@@ -377,7 +377,7 @@ def test_the_recorded_baseline_of_kto_is_not_clamped() -> None:
         ({"beta": 0.0}, "beta is 0.0, wanted a number above 0"),
         ({"bias": 1.5}, r"bias is 1.5, wanted a number in \(0, 1\]"),
         ({"flips": 0.2}, "'logistic' does not read flips=0.2; it reads bias, offset"),
-        ({"loss": "hinge", "votes": 3}, "'hinge' does not read votes=3; it reads none"),
+        ({"loss": "hinge", "votes": 3}, "'hinge' does not read votes=3; it reads no such"),
         ({"odds": True}, "odds are not taken relative to an anchor"),
         ({"loss": "kto", "anchored": False}, "KTO compares with an anchor"),
     ],

@@ -10,6 +10,7 @@ import torch
 import prefgym  # noqa: F401
 from benchmarks.claims import leak
 from prefgym.checkpoints import CheckpointError
+from prefgym.comparisons import Labels
 from prefgym.models.reward_models import PointwiseModel, reward_model
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.evaluation import RandomPolicy, evaluate
@@ -193,3 +194,20 @@ def test_evaluation_leaves_the_generators_of_training_alone() -> None:
     before = torch.get_rng_state()
     evaluate(learner, "prefgym/Pendulum-v0", episodes=2)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_portions_that_are_skipped_as_a_whole_change_nothing() -> None:
+    def silent(a: Any, b: Any, rng: np.random.Generator) -> Labels:
+        asked.append(len(a))
+        answered = np.full(len(a), len(asked) > 2)
+        return Labels(np.ones(len(a)), answered, np.zeros(len(a), np.int64))
+
+    asked: list[int] = []
+    env = gym.make_vec("prefgym/Pendulum-v0", num_envs=2, segment_steps=10, rater=silent)
+    backend = sb3_backend("PPO", env, n_steps=64, n_epochs=1)
+    learner = RewardLearning(backend, labels=12, sessions=4, start_steps=100, epochs=2)
+    told = [metrics for _, metrics in learner.iterations(1_280)]
+    assert told[1]["pref/asked_now"] == 0.0
+    assert told[-1]["pref/labelled"] > 0
+    assert told[-1]["pref/skipped"] > 0
+    assert all(np.isfinite(list(one.values())).all() for one in told)

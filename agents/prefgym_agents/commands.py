@@ -20,11 +20,13 @@ from prefgym.converters import READERS, WRITERS, convert, inspect, summary
 from prefgym.names import lookup
 from prefgym.raters import RATERS
 from prefgym.registration import ENVIRONMENTS, EnvironmentSpec
+from prefgym.text import Layout
 from prefgym.wrappers.inner import GAME, GROUPS, find_attribute
 from prefgym_agents import configs, runs
 from prefgym_agents.evaluation import RandomPolicy
 from prefgym_agents.evaluation import evaluate as true_returns
 from prefgym_agents.learner import Learner
+from prefgym_agents.tuned import writes_text
 
 EVALUATION_SEED = 1_000_000
 """Fresh episodes: no training seed comes near it."""
@@ -141,11 +143,8 @@ def train(words: list[str]) -> int:
     lookup(words[0], configs.KINDS, "learner")
     config = _parsed(words[0], words[1:])
     learner = configs.build(config)  # what is wrong with the settings is said before a run begins
-    writes = learner.env.layout is not None
     learner.env.close()
     folder = config.out or _new_folder(config)
-    if writes and config.model is None:
-        config = replace(config, model=folder / START)
     runs.create(folder, configs.plain(config))
     return _train(folder, config.quiet)
 
@@ -180,8 +179,13 @@ def text(words: list[str]) -> int:
         raise ValueError("prefgym text needs a verb: pretrain --env ID --out DIR.")
     asked = tyro.cli(Pretraining, args=words[1:], prog="prefgym text pretrain")
     lookup(asked.env, ENVIRONMENTS, "environment")
-    if (asked.out / "config.json").exists():
-        raise ValueError(f"{asked.out} already holds a model; choose another folder with --out.")
+    if asked.out.exists() and (not asked.out.is_dir() or any(asked.out.iterdir())):
+        raise ValueError(f"{asked.out} is not empty; choose another folder with --out.")
+    for name, least in (("demonstrations", 2), ("epochs", 1), ("layers", 1), ("width", 4)):
+        if getattr(asked, name) < least:
+            raise ValueError(f"{name}={getattr(asked, name)}; wanted at least {least}.")
+    if asked.width % 4:
+        raise ValueError(f"width={asked.width}; wanted a multiple of the 4 heads.")
     torch.set_num_threads(asked.threads)
     _pretrain(asked, Console(soft_wrap=True))
     return 0
@@ -197,8 +201,19 @@ def data(words: list[str]) -> int:
         return 0
     asked = tyro.cli(Conversion, args=words[1:], prog=prog)
     lookup(asked.format, {**READERS, **WRITERS}, "format")
-    print(summary(convert(asked.source, asked.target, asked.format, asked.meaning)))
+    layout = _layout(asked.source.resolve().parent)
+    print(summary(convert(asked.source, asked.target, asked.format, asked.meaning, layout)))
     return 0
+
+
+def _layout(folder: Path) -> Layout | None:
+    """That of the text environment of a run; None where the folder is no run on text."""
+    if not (folder / "config.json").exists():
+        return None
+    env = gym.make_vec(_config(folder).env, num_envs=1)
+    found: Layout | None = find_attribute(env, "layout")
+    env.close()
+    return found
 
 
 def _train(folder: Path, quiet: bool) -> int:
@@ -240,7 +255,7 @@ def _pretrain(asked: Pretraining, console: Console) -> None:
     if layout is None:
         raise ValueError(
             f"{asked.env} writes no text, so no language model is made for it; choose one of"
-            f" {', '.join(one for one in ENVIRONMENTS if 'Text' in one)}."
+            f" {', '.join(o.id for o in ENVIRONMENTS.values() if 'Text' in o.id and not o.needs)}."
         )
     config = tiny_config(layout, asked.kind, layers=asked.layers, width=asked.width)
     model = causal_model(config, layout, seed=asked.seed)
@@ -255,9 +270,10 @@ def _pretrain(asked: Pretraining, console: Console) -> None:
     partial = asked.out.with_name(f"{asked.out.name}.partial")
     save(model, layout.codec, partial)
     partial.rename(asked.out)
+    measured = "held_out_loss" if "pretrain/held_out_loss" in told else "loss"
     console.print(
-        f"model: {asked.out} (held-out loss {told['pretrain/held_out_loss']:.3f} nats per token,"
-        f" accuracy {told['pretrain/held_out_accuracy']:.2f})"
+        f"model: {asked.out} ({measured.replace('_', ' ')} {told[f'pretrain/{measured}']:.3f} nats"
+        " per token)"
     )
 
 
@@ -295,7 +311,11 @@ def _parsed(name: str, words: list[str]) -> configs.Run:
 
 
 def _config(folder: Path) -> configs.Run:
-    return configs.restored(runs.read_config(folder))
+    """What a run was asked to be; a model that it made itself is found wherever the folder is."""
+    config = configs.restored(runs.read_config(folder))
+    if config.model is None and writes_text(config.env):
+        return replace(config, model=folder / START)
+    return config
 
 
 def _new_folder(config: configs.Run) -> Path:

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ from prefgym.segments import Segments
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.learner import Learner, as_rewards
 
+Queries = Literal["uniform", "disagreement", "entropy", "k-centre"]
+
 
 @dataclass(frozen=True)
 class Config:
@@ -51,7 +53,7 @@ class Config:
     """In how many portions they are asked."""
     ask_until: float = 0.6
     """Share of the training steps by which the last portion is asked."""
-    queries: Literal["uniform", "disagreement", "entropy", "k-centre"] = "disagreement"
+    queries: Queries = "disagreement"
     """How pairs are chosen among the candidates; the first portion is always uniform."""
     candidates: int = 10
     """Candidate pairs per pair that is asked."""
@@ -89,6 +91,7 @@ class Config:
         for name in ("labels", "sessions", "candidates", "members", "epochs", "neighbours"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; wanted at least 1.")
+        lookup(self.queries, dict.fromkeys(get_args(Queries)), "way to choose queries")
         for name in ("ask_until", "stop_accuracy"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}={getattr(self, name)}; wanted a share in (0, 1].")
@@ -209,26 +212,37 @@ class RewardLearning(Learner):
     def _session(self, portions: int) -> None:
         """Ask so many portions of labels at once, and do all that follows from them."""
         answers = self._ask(portions)
+        preferences = self.env.preferences
+        if len(preferences):
+            agreement = self._agreement(answers)
+            self._learn_from(preferences.comparisons)
+            self.told["rater/agreement"] = agreement
+        self.sessions += portions
+        self.told |= {
+            "pref/labelled": float(len(preferences)),
+            "pref/skipped": float(preferences.skipped),
+            "pref/sessions": float(self.sessions),
+            "pref/asked_now": float(len(answers)),
+        }
+
+    def _agreement(self, answers: Comparisons) -> float:
+        """The share of new labels that the model foretold; ½ where nothing was decided."""
+        if not len(answers):
+            return 0.5
         foretold = self.model.logits(answers.a, answers.b).mean(0).cpu().numpy()
-        agreement = accuracy(foretold, answers.label)
-        everything = self.env.preferences.comparisons
+        share = accuracy(foretold, answers.label)
+        return 0.5 if np.isnan(share) else share
+
+    def _learn_from(self, comparisons: Comparisons) -> None:
+        """Fit the reward model, and judge again what is still learned from."""
         with self.clock("reward_model"):
-            self.told = self._fit(everything)
+            self.told = self._fit(comparisons)
+        self.told["pref/ties"] = float(np.mean(comparisons.label == 0.5))
         with self.clock("policy"):
             self.policy.relabel(self.rewards)
             if not self._restarted:
                 self.policy.restart_values()
                 self._restarted = True
-        self.sessions += portions
-        preferences = self.env.preferences
-        self.told |= {
-            "pref/labelled": float(len(preferences)),
-            "pref/skipped": float(preferences.skipped),
-            "pref/ties": float(np.mean(everything.label == 0.5)),
-            "pref/sessions": float(self.sessions),
-            "pref/asked_now": float(len(answers)),
-            "rater/agreement": 0.5 if np.isnan(agreement) else agreement,
-        }
 
     def _due(self, progress: float) -> int:
         """Portions whose time has come and which were not asked: evenly spread to ``ask_until``."""

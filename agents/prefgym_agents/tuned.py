@@ -52,7 +52,7 @@ TEXT: dict[str, Any] = {"kl": 0.1}
 
 def settings(algorithm: str, env_id: str) -> dict[str, Any]:
     """Arguments of the backend for an algorithm on an environment."""
-    if _writes(env_id):
+    if writes_text(env_id):
         return dict(TEXT)
     known = SETTINGS.get(algorithm, {})
     return dict(known.get(env_id, known.get("default", {})))
@@ -60,10 +60,11 @@ def settings(algorithm: str, env_id: str) -> dict[str, Any]:
 
 def environment_settings(env_id: str) -> dict[str, Any]:
     """Arguments of ``gymnasium.make_vec`` that suit learners: how many lanes, and which share."""
-    if _writes(env_id):
+    if writes_text(env_id):
         return {"num_envs": 64, "samples_per_prompt": 8}
     return {"num_envs": 8}
 
 
-def _writes(env_id: str) -> bool:
+def writes_text(env_id: str) -> bool:
+    """Whether a language model acts there."""
     return env_id.startswith("prefgym/Text")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from prefgym.converters.imitation import from_imitation, to_imitation
 from prefgym.converters.trl import from_trl, rendering, to_trl, write_rows
 from prefgym.names import lookup
 from prefgym.preference_files import is_ours, open_files
+from prefgym.text import Layout
 
 __all__ = [
     "READERS",
@@ -50,7 +52,7 @@ READERS: dict[str, Callable[..., Comparisons]] = {
 """Formats that :func:`convert` brings in: a path and ``meaning=`` to comparisons."""
 
 
-def _write_cpl(dataset: PreferenceDataset, target: Path) -> None:
+def _write_cpl(dataset: PreferenceDataset, target: Path, layout: Layout | None) -> None:
     arrays = to_cpl(dataset)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
@@ -58,17 +60,27 @@ def _write_cpl(dataset: PreferenceDataset, target: Path) -> None:
     os.replace(temporary, target)
 
 
-WRITERS: dict[str, Callable[[PreferenceDataset, Path], None]] = {
-    "trl": lambda dataset, target: write_rows(to_trl(dataset), target),
-    "trl-messages": lambda dataset, target: write_rows(to_trl(dataset, messages=True), target),
-    "kto": lambda dataset, target: write_rows(to_trl(dataset, form="unpaired"), target),
+def _write_trl(
+    dataset: PreferenceDataset, target: Path, layout: Layout | None, **form: Any
+) -> None:
+    write_rows(to_trl(dataset, layout=layout, **form), target)
+
+
+WRITERS: dict[str, Callable[[PreferenceDataset, Path, Layout | None], None]] = {
+    "trl": _write_trl,
+    "trl-messages": partial(_write_trl, messages=True),
+    "kto": partial(_write_trl, form="unpaired"),
     "cpl": _write_cpl,
 }
 """Formats that :func:`convert` writes."""
 
 
 def convert(
-    source: Path | str, target: Path | str, format: str, meaning: str | None = None
+    source: Path | str,
+    target: Path | str,
+    format: str,
+    meaning: str | None = None,
+    layout: Layout | None = None,
 ) -> dict[str, Any]:
     """Bring preferences of another format into a directory of ours, or ours into another format.
 
@@ -82,6 +94,8 @@ def convert(
             ``.npz`` ("cpl").
         format: a name of :data:`READERS` or :data:`WRITERS`.
         meaning: what the labels mean, where they come from elsewhere; None: as the format says.
+        layout: of the text environment that comparisons come from, so that they are written in its
+            words.
 
     Returns:
         :func:`inspect` of the directory that took part.
@@ -91,7 +105,7 @@ def convert(
     """
     if is_ours(Path(source)):
         writer = lookup(format, WRITERS, "format to write")
-        writer(PreferenceDataset.open(source), Path(target))
+        writer(PreferenceDataset.open(source), Path(target), layout)
         return inspect(source)
     reader = lookup(format, READERS, "format to read")
     comparisons = reader(source) if meaning is None else reader(source, meaning=meaning)

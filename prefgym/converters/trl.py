@@ -72,6 +72,8 @@ def rendering(decode: Decode, padding: int = PADDING) -> Render:
         prompt = segment.context[0].tolist()
         while prompt and prompt[-1] == padding:
             prompt.pop()
+        while prompt and prompt[0] == padding:
+            prompt.pop(0)
         return decode(prompt), decode(segment.actions[0][segment.mask[0]].tolist())
 
     return render
@@ -83,6 +85,7 @@ def to_trl(
     form: str = "preference",
     messages: bool = False,
     ties: str = "drop",
+    layout: Layout | None = None,
 ) -> list[Row]:
     """Rows that TRL trains on; write them with :func:`write_rows` or ``Dataset.from_list``.
 
@@ -95,6 +98,7 @@ def to_trl(
         messages: give chat messages instead of plain text.
         ties: TRL has none. "drop" leaves comparisons with label ½ out; "double" gives them in both
             orders, each with half of the weight.
+        layout: of the text environment that the segments come from; its codec then shows them.
 
     Returns:
         Rows with the columns of TRL, and beside them ``preference`` (the probability of the chosen
@@ -102,6 +106,8 @@ def to_trl(
         from which :func:`from_trl` restores the comparisons.
     """
     comparisons = _comparisons(preferences)
+    if render is None and layout is not None:
+        render = rendering(layout.codec.decode, layout.codec.pad)
     shown = render or rendering(utf8_decode)
     lookup(form, _FORMS, "form of TRL rows")
     lookup(ties, _TIES, "treatment of ties")
