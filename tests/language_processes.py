@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
+from accelerate.state import PartialState
 from safetensors.numpy import save_file
+from torch.distributed.tensor import DTensor
 
+from prefgym.comparisons import Comparisons
 from prefgym.segments import Segments
 from prefgym.wrappers import PreferenceVectorEnv
-from prefgym_agents.language import language_backend
+from prefgym_agents.direct import DirectPreference
+from prefgym_agents.language import LanguageBackend, language_backend
 from prefgym_agents.language_models import causal_model, tiny_config
 from prefgym_agents.language_updates import ALGORITHMS
 from prefgym_envs import text_sort
@@ -30,6 +34,7 @@ def shard_as_on_gpus() -> None:
         cpu_ram_efficient_loading=False,
     )
     state.distributed_type = DistributedType.FSDP
+    PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # read by later ones
 
 
 def batch(process: int, processes: int) -> tuple[Segments, np.ndarray]:
@@ -58,24 +63,41 @@ def model() -> Any:
     return made
 
 
+def backend(how: str, **settings: Any) -> LanguageBackend:
+    """A model whose weights are in shards where that is asked for, and nowhere else."""
+    env = PreferenceVectorEnv(
+        text_sort.raw_vector(8, samples_per_prompt=4), segment_steps=6, query_every=None
+    )
+    made = language_backend(env, model(), seed=0, distributed=how != "alone", **settings)
+    assert made.processes.sharded == (how == "fsdp")
+    shards = [isinstance(weight, DTensor) for weight in made.policy.parameters()]
+    assert all(shards) if how == "fsdp" else not any(shards)
+    return made
+
+
+def learn_directly(how: str, folder: Path) -> None:
+    """Two steps of DPO from comparisons; nothing pulls, so that its anchor is all there is."""
+    one = backend(how)
+    segments, _ = batch(one.processes.number, one.processes.count)
+    half = len(segments) // 2
+    a, b = segments.take(slice(0, None, 2)), segments.take(slice(1, None, 2))
+    data = Comparisons(a, b, np.arange(half) % 2.0)
+    agent = DirectPreference(one, "dpo", data=data, batch_pairs=half)
+    agent.learn(1)
+    one.set_state(one.get_state())
+    agent.learn(2)
+    learned = one.snapshot()
+    if one.processes.number == 0:
+        save_file(learned, folder / f"{how}-dpo.safetensors")
+
+
 def main(how: str, folder: Path) -> None:
     """Update by every algorithm, and write down what became of the parameters."""
     if how == "fsdp":
         shard_as_on_gpus()
+    learn_directly(how, folder)
     for algorithm in ALGORITHMS:
-        env = PreferenceVectorEnv(
-            text_sort.raw_vector(8, samples_per_prompt=4), segment_steps=6, query_every=None
-        )
-        one = language_backend(
-            env,
-            model(),
-            seed=0,
-            distributed=how != "alone",
-            algorithm=algorithm,
-            kl=0.1,
-            epochs=2,
-            accumulate=2,
-        )
+        one = backend(how, algorithm=algorithm, kl=0.1, epochs=2, accumulate=2)
         processes = one.processes
         segments, rewards = batch(processes.number, processes.count)
         one.update(segments, rewards)

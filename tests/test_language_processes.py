@@ -27,13 +27,15 @@ def test_two_processes_with_half_a_batch_each_step_as_one_with_the_whole(tmp_pat
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     language_processes.main("alone", tmp_path)
-    for algorithm in ALGORITHMS:
+    for algorithm in ("dpo", *ALGORITHMS):
         alone = load_file(tmp_path / f"alone-{algorithm}.safetensors")
         for how in ("ddp", "fsdp"):
             together = load_file(tmp_path / f"{how}-{algorithm}.safetensors")
             assert alone.keys() == together.keys()
             for name, value in alone.items():
                 np.testing.assert_allclose(together[name], value, atol=1e-5, err_msg=name)
+            if algorithm == "dpo":
+                continue
             folder = tmp_path / f"{how}-{algorithm}-model"
             saved = transformers.AutoModelForCausalLM.from_pretrained(folder)
             for name, value in saved.named_parameters():

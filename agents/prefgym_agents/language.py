@@ -77,7 +77,7 @@ class LanguageBackend:
         self.processes = processes or Processes()
         self.logger = Logger(folder=None, output_formats=[])
         self.reference = Reference(policy, adapters)
-        if config.kl > 0.0:
+        if config.kl > 0.0 or self.processes.sharded:  # shards cannot be copied later
             self.reference.keep()
         self.steps = GradientSteps(policy, self.layout, config, self.processes)
         self._seed, *streams = _seeds(seed, self.processes.number)
@@ -278,13 +278,8 @@ class LanguageBackend:
                 " backend with the same model and seed"
             )
         self.env.set_state(state["env"])
-        self.reference.frozen, self.reference.moved = None, False
         load_weights(self.policy, state["parameters"]["policy"])
-        if state["reference"] is not None:
-            self.reference.keep()
-            assert self.reference.frozen is not None
-            load_weights(self.reference.frozen, state["reference"])
-        self.reference.moved = state["moved"]
+        self.reference.set_state(state)
         self.steps.optimizer.load_state_dict(state["optimizer"])
         for name, generator in self._generators.items():
             generator.set_state(state["generators"][name])

@@ -1,17 +1,20 @@
 """The policy as it was in the beginning, which a language model is held near to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
 from prefgym_agents.language_policy import LanguagePolicy
+from prefgym_agents.language_weights import load_weights
 
 
 class Reference:
     """A frozen copy of a policy; of one with adapters, the policy without them.
 
-    The copy is made when it is first needed, so that who needs none pays for none.
+    The copy is made when it is first needed, so that who needs none pays for none. Weights in
+    shards (FSDP) cannot be copied any more, so that there it is made beforehand, always, and every
+    process holds the whole of it.
 
     Args:
         policy: as it is in the beginning.
@@ -40,6 +43,24 @@ class Reference:
                 " backend.keep_reference() before it learns."
             )
         self.frozen = deepcopy(self.policy).requires_grad_(False)
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go back to what was kept; a copy that is here is overwritten and not made anew.
+
+        Args:
+            state: ``reference``, the weights of the copy or None; ``moved``; and the policy's own
+                weights, which it has already.
+        """
+        self.moved = False
+        if state["reference"] is not None:
+            self.keep()
+            assert self.frozen is not None
+            load_weights(self.frozen, state["reference"])
+        elif state["moved"]:
+            self.frozen = None  # what the policy began as is not in the state
+        elif self.frozen is not None:
+            load_weights(self.frozen, state["parameters"]["policy"])
+        self.moved = state["moved"]
 
     @contextmanager
     def acting(self) -> Iterator[LanguagePolicy]:
