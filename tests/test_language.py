@@ -607,6 +607,18 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_batch(run_folder: Path) 
     assert all(np.array_equal(value, one.snapshot()[name]) for name, value in before.items())
 
 
+@pytest.mark.parametrize("algorithm", ["GRPO", "PPO"])
+def test_a_model_that_was_ruined_ends_in_that_sentence_too(
+    run_folder: Path, algorithm: str
+) -> None:
+    """Its logits are NaN, and still it writes tokens that there are."""
+    one = backend(learning_rate=1e8, inspect="left", algorithm=algorithm)
+    with pytest.raises(RuntimeError, match="training stopped before it did harm"):
+        advance(one, 4)
+    (left,) = (run_folder / "left").iterdir()
+    assert load_file(left)["actions"].max() < LAYOUT.codec.size
+
+
 def test_a_model_of_another_vocabulary_is_refused() -> None:
     other = Layout(Vocabulary.of(*"abcdefghij"), 5, 6)
     with pytest.raises(ValueError, match=r"knows 12 tokens and .* has 8"):

@@ -1,5 +1,6 @@
 """The backend that drives Stable-Baselines3: rewards land where they belong, and nowhere else."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -8,6 +9,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
+from safetensors.numpy import load_file
 from stable_baselines3 import PPO
 
 from prefgym.vector import ReplayableVectorEnv
@@ -187,13 +189,18 @@ def test_log_prob_is_the_policys_density_and_fit_raises_it(algorithm: str) -> No
     assert one.log_prob(segments).sum() > before.sum()
 
 
-def test_a_loss_that_is_not_finite_stops_with_a_sentence() -> None:
+def test_a_loss_that_is_not_finite_stops_and_leaves_the_batch(run_folder: Path) -> None:
     one = backend("PPO")
     one.begin(1000)
     segments = one.collect()
     assert segments is not None
-    with pytest.raises(RuntimeError, match="loss"):
+    one.fit(lambda log_prob: -log_prob.mean(), segments)
+    before = one.snapshot()
+    with pytest.raises(RuntimeError, match=r"The loss became nan .* astray-step-1\.safetensors"):
         one.fit(lambda log_prob: log_prob.sum() * float("nan"), segments)
+    found = load_file(run_folder / "astray-step-1.safetensors")
+    np.testing.assert_array_equal(found["actions"], segments.actions)
+    assert all(np.array_equal(value, one.snapshot()[name]) for name, value in before.items())
 
 
 def test_restarting_values_keeps_the_actor() -> None:

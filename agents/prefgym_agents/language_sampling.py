@@ -70,13 +70,16 @@ def write(
 
 
 def choose(logits: Tensor, draws: Tensor | None) -> Tensor:
-    """A token of each row ``[rows, vocabulary]``: by a number in [0, 1), or the most likely one."""
+    """A token of each row ``[rows, vocabulary]``: by a number in [0, 1), or the most likely one.
+
+    Where logits are NaN it is the last token: the update that follows stops and says what is wrong.
+    """
     if draws is None:
         return logits.argmax(1)
     reach = logits.softmax(1).cumsum(1)
     total = reach[:, -1:]
     below = torch.minimum(draws[:, None] * total, total.nextafter(torch.zeros_like(total)))
-    return torch.searchsorted(reach, below, right=True)[:, 0]
+    return torch.searchsorted(reach, below, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
 
 
 class _Batch:

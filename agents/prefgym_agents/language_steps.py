@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 from torch import Tensor
 
 from prefgym.segments import Segments
 from prefgym.text import Layout
+from prefgym_agents.astray import astray
 from prefgym_agents.language_optimizers import ExactAdamW
 from prefgym_agents.language_packing import Packed, pack
 from prefgym_agents.language_policy import LanguagePolicy, scores
@@ -150,11 +150,4 @@ class GradientSteps:
         if taught is not None:
             arrays = {**arrays, **{f"lesson/{k}": v.cpu().numpy() for k, v in vars(taught).items()}}
         name = f"astray-step-{self.taken}-process-{self.processes.number}.safetensors"
-        path = Path(self.config.inspect) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: np.ascontiguousarray(one) for key, one in arrays.items()}, path)
-        return RuntimeError(
-            f"{what.capitalize()} became {value} at gradient step {self.taken}, and training"
-            f" stopped before it did harm; the batch is in {path}. Look there for rewards that are"
-            " not finite, and lower the learning rate if they all are."
-        )
+        return astray(what, value, self.taken, arrays, Path(self.config.inspect) / name)

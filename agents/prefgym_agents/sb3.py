@@ -8,6 +8,7 @@ advantages computed after that. Off-policy: the replay buffer is a view of the e
 import random
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -30,6 +31,7 @@ from prefgym.names import lookup
 from prefgym.segments import Segments
 from prefgym.store import EpisodeStore, SegmentIndex
 from prefgym.wrappers import PreferenceVectorEnv, preference_layer
+from prefgym_agents.astray import astray
 from prefgym_agents.backend import RewardFunction
 from prefgym_agents.normalisation import RunningNormalisation
 from prefgym_agents.sb3_env import GymnasiumVecEnv
@@ -56,6 +58,9 @@ class SB3Backend:
         self._callback: BaseCallback = CallbackList([])
         self._index: SegmentIndex | None = None
         self._reference = self.snapshot()
+        self._fitted = 0
+        self.inspect = "."
+        """Folder in which a batch is left whose loss was not finite."""
         model.set_logger(Logger(folder=None, output_formats=[]))
 
     @property
@@ -104,18 +109,21 @@ class SB3Backend:
     def fit(
         self, loss: Callable[[torch.Tensor], torch.Tensor], segments: Segments
     ) -> dict[str, float]:
-        """One gradient step of the policy's own optimizer on ``loss(log_prob(segments))``."""
+        """One gradient step of the policy's own optimizer on ``loss(log_prob(segments))``.
+
+        Raises:
+            RuntimeError: the loss is not finite; the batch is left in :attr:`inspect`.
+        """
         value = loss(self.log_prob(segments))
         if not torch.isfinite(value):
-            raise RuntimeError(
-                f"fit() got the loss {value.item()}; look at the segments and the loss function,"
-                " and lower the learning rate if both are right."
-            )
+            path = Path(self.inspect) / f"astray-step-{self._fitted}.safetensors"
+            raise astray("the loss", value.item(), self._fitted, segments.numpy().arrays(), path)
         optimizer = self._policy_optimizer()
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         self._hold_deviation()
+        self._fitted += 1
         return {"loss": float(value.detach())}
 
     def log_prob(self, segments: Segments) -> torch.Tensor:
@@ -163,6 +171,7 @@ class SB3Backend:
             "episode_starts": model._last_episode_starts,
             "counters": {name: getattr(model, name) for name in _COUNTERS},
             "reference": self._reference,
+            "fitted": self._fitted,
             "recent": [{"r": e["r"], "l": e["l"]} for e in model.ep_info_buffer or []],
             "running": self._vec_env.running(),
             "extra": self._extra_state(),
@@ -180,6 +189,7 @@ class SB3Backend:
         model = self.model
         self.env.set_state(state["env"])
         self._reference = dict(state["reference"])
+        self._fitted = state.get("fitted", 0)
         model.set_parameters(state["parameters"], exact_match=True)
         for name, value in state["variables"].items():
             getattr(model, name).data.copy_(value)
