@@ -6,6 +6,7 @@ The one file that reads and writes their format. Models are local: nothing is do
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -82,7 +83,12 @@ def _llama(layers: int, width: int, heads: int, longest: int) -> Any:
 
 
 def causal_model(
-    source: Any, layout: Layout, *, seed: int = 0, dtype: str = "float32", device: str = "cpu"
+    source: Any,
+    layout: Layout,
+    *,
+    seed: int = 0,
+    dtype: str | torch.dtype = "float32",
+    device: str = "cpu",
 ) -> Any:
     """A language model that can write what a layout holds.
 
@@ -91,14 +97,14 @@ def causal_model(
             a model, which is used as it is and not copied; or None, a tiny model.
         layout: what it shall write.
         seed: of weights that are not read.
-        dtype: of its weights, "float32" or "bfloat16".
+        dtype: of its weights, "float32" or "bfloat16"; PyTorch's own names do, too.
         device: where it shall be.
 
     Raises:
-        ValueError: no checkpoint in safetensors is there; its vocabulary or context does not fit
-            the layout; or the device does not exist.
+        ValueError: no checkpoint in safetensors is there; it is no model; its vocabulary or context
+            does not fit the layout; or the device does not exist.
     """
-    kind = lookup(dtype, DTYPES, "dtype")
+    kind = lookup(str(dtype).removeprefix("torch."), DTYPES, "dtype")
     place = existing_device(device)
     source = tiny_config(layout) if source is None else source
     if isinstance(source, str | Path):
@@ -107,8 +113,13 @@ def causal_model(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = transformers.AutoModelForCausalLM.from_config(source, dtype=kind)
-    else:
+    elif hasattr(source, "get_input_embeddings"):
         model = source
+    else:
+        raise ValueError(
+            f"model={source!r} is no language model; give the folder of a checkpoint, a model or a"
+            " configuration of transformers, or None for a tiny new one."
+        )
     _check(model, layout)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = layout.codec.pad
@@ -116,17 +127,26 @@ def causal_model(
 
 
 def existing_device(name: str) -> torch.device:
-    """The device of that name.
+    """The device of that name; a number is put there, so that it is known to work.
 
     Raises:
         ValueError: it is not there.
     """
-    place = torch.device(name)
-    if place.type == "cuda" and not torch.cuda.is_available():
+    try:
+        place = torch.device(name)
+        torch.zeros(1, device=place).item()
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        gpus = torch.cuda.device_count()
+        if not str(name).startswith("cuda"):
+            why = "and PyTorch can put nothing there"
+        elif gpus:
+            why = f"but PyTorch can use no such GPU; it sees {gpus}, counted from cuda:0"
+        else:
+            why = "but PyTorch sees no GPU here"
         raise ValueError(
-            f"device={name!r} was asked for, but PyTorch sees no GPU here; pass device='cpu', or"
-            " install a build of PyTorch that fits the GPU's driver."
-        )
+            f"device={name!r} was asked for, {why}; pass device='cpu', or install a build of"
+            " PyTorch that fits the hardware and its driver."
+        ) from error
     return place
 
 
@@ -206,10 +226,12 @@ def add_lora(model: Any, rank: int, seed: int = 0) -> Any:
 
     Raises:
         ImportError: peft is not installed.
-        ValueError: no positive rank.
+        ValueError: the rank is no whole number above 0.
     """
-    if rank < 1:
-        raise ValueError(f"lora={rank}; wanted a rank of 1 or more, or None for no adapters.")
+    if isinstance(rank, bool) or not isinstance(rank, Integral) or rank < 1:
+        raise ValueError(
+            f"lora={rank!r}; wanted a rank of 1 or more, a whole number, or None for no adapters."
+        )
     try:
         import peft
     except ImportError as error:
