@@ -1,6 +1,7 @@
 """The backend that drives language models: what is written, learned, kept and refused."""
 
 from copy import deepcopy
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import transformers
 from safetensors.numpy import load_file
 from stable_baselines3.common.callbacks import BaseCallback
 
+from prefgym import checkpoints
 from prefgym.models.reward_models import PointwiseModel
 from prefgym.segments import Segments
 from prefgym.text import Layout, Vocabulary
@@ -24,7 +26,7 @@ from prefgym_agents.language_packing import pack
 from prefgym_agents.language_policy import LanguagePolicy
 from prefgym_agents.language_pretraining import PretrainingConfig, pretrain
 from prefgym_agents.language_sampling import write
-from prefgym_agents.language_updates import ALGORITHMS
+from prefgym_agents.language_updates import ALGORITHMS, Config
 from prefgym_envs import text_sort
 
 TASK = text_sort.task()
@@ -505,6 +507,20 @@ def test_adapters_continue_bit_for_bit_and_want_their_own_model() -> None:
         backend(lora=2, seed=1).set_state(state)
 
 
+def test_a_state_wants_the_settings_that_it_was_saved_with(tmp_path: Path) -> None:
+    first = backend(learning_rate=1e-3, kl=0.1)
+    advance(first, 1)
+    checkpoints.save(tmp_path / "state", first.get_state())
+    state = checkpoints.load(tmp_path / "state")
+    other = backend(learning_rate=1e-4, generation_batch=8, inspect="left")
+    before = other.snapshot()
+    with pytest.raises(ValueError, match=r"learning_rate=0\.001 \(here 0\.0001\), kl=0\.1 \(here"):
+        other.set_state(state)
+    assert all(np.array_equal(value, other.snapshot()[name]) for name, value in before.items())
+    other.load_policy(state)
+    backend(learning_rate=1e-3, kl=0.1, generation_batch=8, inspect="left").set_state(state)
+
+
 def test_snapshots_bring_a_policy_back() -> None:
     one = backend()
     segments = collected(one)
@@ -653,9 +669,16 @@ def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_missed() -> None:
-    with pytest.raises(ValueError, match="sees no GPU"):
-        backend(device="cuda")
+@pytest.mark.parametrize("device", ["cuda", "cuda:7"])
+def test_a_gpu_that_is_not_there_is_missed(device: str) -> None:
+    with pytest.raises(ValueError, match=f"device='{device}' .* sees no GPU"):
+        backend(device=device)
+
+
+@pytest.mark.parametrize("device", ["foo", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_missed(device: str) -> None:
+    with pytest.raises(ValueError, match=f"device='{device}' was asked for.* pass device='cpu'"):
+        backend(device=device)
 
 
 def test_settings_that_cannot_work_are_refused() -> None:
@@ -667,11 +690,48 @@ def test_settings_that_cannot_work_are_refused() -> None:
         ("minibatch", 0): "at least 1",
         ("kl", -1.0): "0 .* or more",
         ("clip", 0.0): "above 0",
+        ("trace", 2.0): "from 0 to 1",
+        ("kl", float("nan")): "kl=nan; wanted",
+        ("learning_rate", float("inf")): "learning_rate=inf; wanted a finite number above 0",
+        ("weight_decay", -0.1): "0 or a finite number above it",
+        ("max_norm", float("nan")): "above 0",
         ("lora", 0): "rank of 1 or more",
+        ("lora", True): "lora=True; wanted a rank",
+        ("model", 3): "model=3 is no language model",
+        ("dtype", torch.float16): "Unknown dtype 'float16'",
         ("dtype", "float8"): "Unknown dtype",
     }.items():
         with pytest.raises(ValueError, match=sentence):
             backend(**{settings[0]: settings[1]})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("algorithm", 3, "Unknown algorithm '3'"),
+        ("epochs", 1.5, "epochs=1.5; wanted a whole number, at least 1"),
+        ("epochs", True, "epochs=True; wanted a whole number"),
+        ("minibatch", 2.5, "whole number, at least 1, or None for all"),
+        ("learning_rate", "1e-3", "learning_rate='1e-3'; wanted a finite number above 0"),
+        ("trace", "0.9", "trace='0.9'; wanted a number from 0 to 1"),
+        ("recompute", 1, "recompute=1; wanted True or False"),
+        ("inspect", 3, "name of a folder"),
+    ],
+)
+def test_settings_of_another_type_are_refused(name: str, value: Any, sentence: str) -> None:
+    wrong = object.__new__(Config)  # past the tests' own check of types
+    vars(wrong).update({**vars(Config()), name: value})
+    with pytest.raises(ValueError, match=sentence):
+        wrong.__post_init__()
+
+
+def test_a_rank_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="lora='8'; wanted a rank"):
+        unwrap(add_lora)(causal_model(None, LAYOUT), "8")  # without the tests' check of types
+
+
+def test_a_dtype_may_be_pytorchs() -> None:
+    assert backend(dtype=torch.bfloat16).model.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("algorithm", ["GRPO", "RLOO", "P3O"])

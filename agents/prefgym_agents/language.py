@@ -254,6 +254,7 @@ class LanguageBackend:
         """Everything that decides what happens next, the environment included."""
         frozen = self.reference.frozen
         return {
+            "settings": {**vars(self.config), "inspect": str(self.config.inspect)},
             "parameters": {"policy": weights_of(self.policy)},
             "frozen": fingerprint(self.policy),
             "reference": None if frozen is None else weights_of(frozen, all_of_them=True),
@@ -270,8 +271,10 @@ class LanguageBackend:
         """Go on from a :meth:`get_state`.
 
         Raises:
-            ValueError: the weights that do not learn are other ones.
+            ValueError: it was saved under other settings, or the weights that do not learn are
+                other ones.
         """
+        self.config.check_same(state.get("settings", {}))
         if fingerprint(self.policy) != state["frozen"]:
             raise ValueError(
                 "the weights below the adapters are not those that it was saved with; make the"
@@ -339,7 +342,7 @@ def language_backend(
     *,
     seed: int | None = None,
     device: str = "cpu",
-    dtype: str = "float32",
+    dtype: str | torch.dtype = "float32",
     lora: int | None = None,
     distributed: bool = False,
     config: Config | None = None,

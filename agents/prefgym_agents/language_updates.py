@@ -15,7 +15,11 @@ token by token, and those of P3O are means over the tokens of a response.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,18 +73,54 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse settings that can never work."""
-        lookup(self.algorithm, ALGORITHMS, "algorithm")
-        for name in ("epochs", "accumulate", "generation_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; wanted at least 1.")
-        if self.minibatch is not None and self.minibatch < 1:
-            raise ValueError(f"minibatch={self.minibatch}; wanted at least 1, or None for all.")
-        for name in ("learning_rate", "clip", "value_clip", "max_norm"):
-            if getattr(self, name) <= 0.0:
-                raise ValueError(f"{name}={getattr(self, name)}; wanted a number above 0.")
-        if self.kl < 0.0:
-            raise ValueError(f"kl={self.kl}; wanted 0 (no pull to the reference) or more.")
+        lookup(str(self.algorithm), ALGORITHMS, "algorithm")
+        for name in ("epochs", "minibatch", "accumulate", "generation_batch"):
+            value = getattr(self, name)
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
+            if not (name == "minibatch" and value is None) and not (whole and value >= 1):
+                none = ", or None for all" if name == "minibatch" else ""
+                raise ValueError(f"{name}={value!r}; wanted a whole number, at least 1{none}.")
+        for name, (wanted, fits) in _NUMBERS.items():
+            value = getattr(self, name)
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            if not (number and fits(value)):
+                raise ValueError(f"{name}={value!r}; wanted {wanted}.")
+        if not isinstance(self.recompute, bool):
+            raise ValueError(f"recompute={self.recompute!r}; wanted True or False.")
+        if not isinstance(self.inspect, str | Path):
+            raise ValueError(f"inspect={self.inspect!r}; wanted the name of a folder.")
 
+    def check_same(self, saved: Mapping[str, Any]) -> None:
+        """Refuse the settings of a saved state that would learn otherwise.
+
+        Raises:
+            ValueError: settings differ, and not only in memory, time or where files go.
+        """
+        idle = ("accumulate", "recompute", "generation_batch", "inspect")
+        other = {k: v for k, v in saved.items() if k not in idle and getattr(self, k) != v}
+        if other:
+            told = ", ".join(f"{k}={v!r} (here {getattr(self, k)!r})" for k, v in other.items())
+            raise ValueError(
+                f"The state was saved under the settings {told}; make the backend with the same"
+                " ones to go on from it, or take its policy alone with load_policy(state)."
+            )
+
+
+_NUMBERS: Mapping[str, tuple[str, Callable[[float], bool]]] = {
+    "learning_rate": ("a finite number above 0", lambda one: 0.0 < one < math.inf),
+    "weight_decay": ("0 or a finite number above it", lambda one: 0.0 <= one < math.inf),
+    "kl": ("0 (no pull to the reference) or more, finite", lambda one: 0.0 <= one < math.inf),
+    "clip": ("a number above 0", lambda one: one > 0.0),
+    "trace": ("a number from 0 to 1", lambda one: 0.0 <= one <= 1.0),
+    "value_weight": ("0 or a finite number above it", lambda one: 0.0 <= one < math.inf),
+    "value_clip": ("a number above 0 (math.inf for none)", lambda one: one > 0.0),
+    "max_norm": ("a number above 0 (math.inf for none)", lambda one: one > 0.0),
+    "temperature": (
+        "a finite number above 0 (predict(deterministic=True) chooses the most likely token)",
+        lambda one: 0.0 < one < math.inf,
+    ),
+}
+"""What each setting has to be, in words and as a test; NaN passes none of them."""
 
 SETTINGS = {one.name: one for one in fields(Config)}
 
