@@ -16,8 +16,8 @@ from prefgym.segments import Segments
 from prefgym.wrappers import PreferenceVectorEnv
 from prefgym_agents.direct import DirectPreference
 from prefgym_agents.language import LanguageBackend, language_backend
-from prefgym_agents.language_models import causal_model, tiny_config
-from prefgym_agents.language_updates import ALGORITHMS
+from prefgym_agents.language.models import causal_model, tiny_config
+from prefgym_agents.language.updates import ALGORITHMS
 from prefgym_envs import text_sort
 
 TASK = text_sort.task()

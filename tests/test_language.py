@@ -18,15 +18,15 @@ from prefgym.models.reward_models import PointwiseModel
 from prefgym.segments import Segments
 from prefgym.text import Layout, Vocabulary
 from prefgym.wrappers import PreferenceVectorEnv
-from prefgym_agents import language_policy
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.language import LanguageBackend, language_backend
-from prefgym_agents.language_models import add_lora, causal_model, tiny_config, tokenizer
-from prefgym_agents.language_packing import pack
-from prefgym_agents.language_policy import LanguagePolicy
-from prefgym_agents.language_pretraining import PretrainingConfig, pretrain
-from prefgym_agents.language_sampling import write
-from prefgym_agents.language_updates import ALGORITHMS, Config
+from prefgym_agents.language import policy as language_policy
+from prefgym_agents.language.models import add_lora, causal_model, tiny_config, tokenizer
+from prefgym_agents.language.packing import pack
+from prefgym_agents.language.policy import LanguagePolicy
+from prefgym_agents.language.pretraining import PretrainingConfig, pretrain
+from prefgym_agents.language.sampling import write
+from prefgym_agents.language.updates import ALGORITHMS, Config
 from prefgym_envs import text_sort
 
 TASK = text_sort.task()

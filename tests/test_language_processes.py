@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file
 
-from prefgym_agents.language_updates import ALGORITHMS
+from prefgym_agents.language.updates import ALGORITHMS
 from tests import language_processes
 
 ROOT = Path(__file__).parent.parent

@@ -246,8 +246,8 @@ def _train(folder: Path, quiet: bool) -> int:
 
 def _pretrain(asked: Pretraining, console: Console) -> None:
     """Write a model of a text task; all or nothing, so that a killed run begins it anew."""
-    from prefgym_agents.language_models import causal_model, save, tiny_config  # needs an extra
-    from prefgym_agents.language_pretraining import PretrainingConfig, pretrain
+    from prefgym_agents.language.models import causal_model, save, tiny_config  # needs an extra
+    from prefgym_agents.language.pretraining import PretrainingConfig, pretrain
 
     env = gym.make_vec(asked.env, num_envs=1)
     layout, task = (find_attribute(env, name) for name in ("layout", "task"))

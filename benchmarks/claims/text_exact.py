@@ -34,8 +34,8 @@ from prefgym.segments import Segments
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.direct import DirectPreference
 from prefgym_agents.language import language_backend
-from prefgym_agents.language_models import causal_model
-from prefgym_agents.language_pretraining import PretrainingConfig, pretrain
+from prefgym_agents.language.models import causal_model
+from prefgym_agents.language.pretraining import PretrainingConfig, pretrain
 from prefgym_agents.oracle import TrueReward
 
 KEY = "text_exact"

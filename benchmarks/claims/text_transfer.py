@@ -39,8 +39,8 @@ from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.direct import DirectPreference
 from prefgym_agents.evaluation import Predicts, evaluate
 from prefgym_agents.language import language_backend
-from prefgym_agents.language_models import causal_model
-from prefgym_agents.language_pretraining import PretrainingConfig, pretrain
+from prefgym_agents.language.models import causal_model
+from prefgym_agents.language.pretraining import PretrainingConfig, pretrain
 from prefgym_agents.learner import Learner
 from prefgym_agents.oracle import TrueReward
 from prefgym_agents.reward_learning import RewardLearning

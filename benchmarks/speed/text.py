@@ -34,7 +34,7 @@ from benchmarks.speed.peers import REQUIREMENTS, peer_python
 from benchmarks.speed.text_side import repetition
 from benchmarks.speed.turns import Side
 from prefgym.text import Vocabulary
-from prefgym_agents.language_models import save, tiny_config
+from prefgym_agents.language.models import save, tiny_config
 
 WANTED = {"ratio_total": 1.3, "environment_over_generation": 0.05, "memory": 1.0}
 SIZES = {"cpu": (4, 128, 4), "cuda": (24, 1280, 20)}

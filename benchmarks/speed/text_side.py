@@ -18,7 +18,8 @@ import transformers
 
 from prefgym.text import Layout, Vocabulary
 from prefgym.wrappers.vector import PreferenceVectorEnv
-from prefgym_agents import language, language_sampling
+from prefgym_agents.language import backend as acting
+from prefgym_agents.language import language_backend, sampling
 from prefgym_envs.text_answers import Answers
 from prefgym_envs.text_env import TextVectorEnv
 from prefgym_envs.text_tasks import TextTask
@@ -93,9 +94,9 @@ def main() -> None:
     torch.set_num_threads(work["threads"])
     transformers.logging.disable_progress_bar()
     task = repetition(work["prompts"], work["prompt_tokens"], work["response_tokens"])
-    writing = Watch(language_sampling.write)
-    setattr(language, "write", writing)  # noqa: B010  (what `collect` calls)
-    backend = language.language_backend(
+    writing = Watch(sampling.write)
+    setattr(acting, "write", writing)  # noqa: B010  (what `collect` calls)
+    backend = language_backend(
         environment(work, task),
         work["model"],
         seed=work["seed"],

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
-from prefgym_agents.language_policy import LanguagePolicy
-from prefgym_agents.language_weights import load_weights
+from prefgym_agents.language.policy import LanguagePolicy
+from prefgym_agents.language.weights import load_weights
 
 
 class Reference:

@@ -1,7 +1,7 @@
 """A causal language model as a policy backend: whole responses are written, judged, learned from.
 
 ``collect`` writes a response in every lane of a text environment and plays it there; ``update``
-improves the model by PPO, GRPO, RLOO or P3O (``language_updates.py``), given what each token was
+improves the model by PPO, GRPO, RLOO or P3O (``updates.py``), given what each token was
 worth. The reference is the model as it was when the backend was made: a frozen copy, or the model
 with its adapters switched off.
 
@@ -31,14 +31,14 @@ from prefgym.text import Layout
 from prefgym.wrappers import preference_layer
 from prefgym_agents.backend import RewardFunction
 from prefgym_agents.callbacks import as_callback
-from prefgym_agents.language_models import add_lora, causal_model, save
-from prefgym_agents.language_packing import pack, pack_tokens
-from prefgym_agents.language_policy import LanguagePolicy, scores
-from prefgym_agents.language_reference import Reference
-from prefgym_agents.language_sampling import Written, choose, write
-from prefgym_agents.language_steps import GradientSteps, Loss
-from prefgym_agents.language_updates import SETTINGS, Config, Lesson, lesson
-from prefgym_agents.language_weights import fingerprint, gathered, load_weights, weights_of
+from prefgym_agents.language.models import add_lora, causal_model, save
+from prefgym_agents.language.packing import pack, pack_tokens
+from prefgym_agents.language.policy import LanguagePolicy, scores
+from prefgym_agents.language.reference import Reference
+from prefgym_agents.language.sampling import Written, choose, write
+from prefgym_agents.language.steps import GradientSteps, Loss
+from prefgym_agents.language.updates import SETTINGS, Config, Lesson, lesson
+from prefgym_agents.language.weights import fingerprint, gathered, load_weights, weights_of
 from prefgym_agents.processes import Processes
 
 RECENT = 100

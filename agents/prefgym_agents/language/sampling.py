@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from prefgym.text import Layout
-from prefgym_agents.language_decoding import roomy_cache
-from prefgym_agents.language_policy import LanguagePolicy, Outputs
+from prefgym_agents.language.decoding import roomy_cache
+from prefgym_agents.language.policy import LanguagePolicy, Outputs
 
 STAY = 0.875
 """Ended rows leave once less than this share of a batch goes on: moving a cache costs, too."""

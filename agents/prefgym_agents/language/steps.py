@@ -12,10 +12,10 @@ from torch import Tensor
 from prefgym.segments import Segments
 from prefgym.text import Layout
 from prefgym_agents.astray import astray
-from prefgym_agents.language_optimizers import ExactAdamW
-from prefgym_agents.language_packing import Packed, pack
-from prefgym_agents.language_policy import LanguagePolicy, scores
-from prefgym_agents.language_updates import Config, Lesson, loss_count, losses, minibatches
+from prefgym_agents.language.optimizers import ExactAdamW
+from prefgym_agents.language.packing import Packed, pack
+from prefgym_agents.language.policy import LanguagePolicy, scores
+from prefgym_agents.language.updates import Config, Lesson, loss_count, losses, minibatches
 from prefgym_agents.processes import Processes
 
 Loss = Callable[[Tensor], Tensor]

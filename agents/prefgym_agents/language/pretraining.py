@@ -16,9 +16,9 @@ import torch
 
 from prefgym.segments import Segments
 from prefgym.text import Layout
-from prefgym_agents.language_optimizers import ExactAdamW
-from prefgym_agents.language_packing import pack
-from prefgym_agents.language_policy import LanguagePolicy
+from prefgym_agents.language.optimizers import ExactAdamW
+from prefgym_agents.language.packing import pack
+from prefgym_agents.language.policy import LanguagePolicy
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def pretrain(
     """Train a model in place on the tokens of demonstrated responses.
 
     Args:
-        model: of transformers (``language_models.causal_model``).
+        model: of transformers (``language.models.causal_model``).
         layout: where prompts and responses stand.
         demonstrations: whole responses.
         config: the settings.

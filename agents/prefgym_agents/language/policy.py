@@ -16,8 +16,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from prefgym.segments import Segments
 from prefgym.text import Layout
-from prefgym_agents.language_decoding import decoder_of, goes_on
-from prefgym_agents.language_packing import Prompts, pack
+from prefgym_agents.language.decoding import decoder_of, goes_on
+from prefgym_agents.language.packing import Prompts, pack
 
 LOGITS_AT_ONCE = 1 << 26
 """Numbers; where prediction needs more, they are computed twice so as not to be kept."""
