@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from prefgym.names import lookup
 
@@ -39,12 +38,15 @@ class Encoder(Protocol):
 
 
 class Activation(NamedTuple):
-    """A function whose slope can be told from its value, so that only the value is kept."""
+    """A function of each number alone, and its slope from what is kept of the forward pass."""
 
-    apply: Callable[[Tensor], Tensor]
-    """In place on the layer's output."""
+    apply: Callable[[Tensor, Tensor], object]
+    """``(inputs, out)``: write the values to ``out``, which may be ``inputs`` itself."""
     pull_back: Callable[[Tensor, Tensor], object]
-    """``(gradient, value)``: multiply the gradient by the slope at that value, in place."""
+    """``(gradient, kept)``: multiply the gradient by the slope at what was kept, in place."""
+    keeps_inputs: bool = False
+    """Whether the slope is told from the inputs, which are then kept beside the values. Otherwise
+    it is told from the values, and these overwrite the inputs: half the memory, one pass less."""
 
 
 _aten = torch.ops.aten
@@ -52,16 +54,30 @@ _LEAK = 0.01
 
 ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation(
-        torch.relu_, lambda g, y: _aten.threshold_backward.grad_input(g, y, 0, grad_input=g)
+        lambda x, out: torch.clamp_min(x, 0, out=out),
+        lambda g, y: _aten.threshold_backward.grad_input(g, y, 0, grad_input=g),
     ),
     "leaky_relu": Activation(
-        lambda x: functional.leaky_relu_(x, _LEAK),
+        lambda x, out: _aten.leaky_relu.out(x, _LEAK, out=out),
         lambda g, y: _aten.leaky_relu_backward.grad_input(g, y, _LEAK, True, grad_input=g),
     ),
     "tanh": Activation(
-        torch.tanh_, lambda g, y: _aten.tanh_backward.grad_input(g, y, grad_input=g)
+        lambda x, out: torch.tanh(x, out=out),
+        lambda g, y: _aten.tanh_backward.grad_input(g, y, grad_input=g),
+    ),
+    "silu": Activation(
+        lambda x, out: _aten.silu.out(x, out=out),
+        lambda g, x: _aten.silu_backward.grad_input(g, x, grad_input=g),
+        keeps_inputs=True,
+    ),
+    "gelu": Activation(
+        lambda x, out: _aten.gelu.out(x, out=out),
+        lambda g, x: _aten.gelu_backward.grad_input(g, x, grad_input=g),
+        keeps_inputs=True,
     ),
 }
+"""SiLU: Ramachandran, Zoph and Le (2017), arXiv:1710.05941; GELU, in its exact form: Hendrycks and
+Gimpel (2016), arXiv:1606.08415."""
 
 
 class MLPEncoder(nn.Module):
@@ -74,7 +90,7 @@ class MLPEncoder(nn.Module):
         outputs: numbers in a row of output, as many as the head reads.
         members: networks in the ensemble.
         hidden: width of each hidden layer.
-        activation: "leaky_relu", "relu" or "tanh", after each hidden layer.
+        activation: "leaky_relu", "relu", "tanh", "silu" or "gelu", after each hidden layer.
         generator: draws the initial weights.
     """
 
@@ -110,7 +126,7 @@ class MLPEncoder(nn.Module):
     @property
     def kept_per_row(self) -> int:
         """Hidden numbers that each member keeps of a row for its gradient."""
-        return sum(self.hidden)
+        return sum(self.hidden) * (2 if ACTIVATIONS[self.activation].keeps_inputs else 1)
 
     def forward(
         self, rows: Float[Tensor, " members rows features"]
@@ -168,13 +184,21 @@ _PIECES = 8
 """Free pieces that are kept: as many as a deep network needs at once."""
 
 
+class _Hidden(NamedTuple):
+    """What is kept of a hidden layer, each ``[members, rows, width]``."""
+
+    values: Tensor
+    inputs: Tensor
+    """Of the activation; the values themselves where these have overwritten them."""
+
+
 class _Layers(torch.autograd.Function):
     """The whole network as one step of autograd.
 
     Written out because it decides the speed of every reward model: activations and their gradients
-    are overwritten in place, in memory that is used again, so that beside the matrix products each
-    layer costs one pass over its values forward and two backward. Products with a very narrow side
-    are turned around, which is several times faster in BLAS.
+    are overwritten in place wherever that loses nothing, in memory that is used again, so that
+    beside the matrix products each layer costs one pass over its values forward and two backward.
+    Products with a very narrow side are turned around, which is several times faster in BLAS.
     """
 
     @staticmethod
@@ -188,21 +212,23 @@ class _Layers(torch.autograd.Function):
     ) -> Tensor:
         depth = len(parameters) // 2
         weights, biases = parameters[:depth], parameters[depth:]
-        hidden: list[Tensor] = []
+        hidden: list[_Hidden] = []
         last = rows
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            out = space.take(rows, *rows.shape[:2], weight.shape[2])
-            torch.baddbmm(bias, last, weight, out=out)
+            inputs = space.take(rows, *rows.shape[:2], weight.shape[2])
+            torch.baddbmm(bias, last, weight, out=inputs)
             if hidden and not with_gradient:
-                space.give_back(hidden.pop())
-            last = activation.apply(out)
-            hidden.append(last)
+                space.give_back(hidden.pop().values)
+            both = activation.keeps_inputs and with_gradient
+            last = space.take(inputs, *inputs.shape) if both else inputs
+            activation.apply(inputs, last)
+            hidden.append(_Hidden(last, inputs))
         outputs = _product(last, weights[-1]) + biases[-1]
         if with_gradient:
             ctx.activation, ctx.space, ctx.hidden = activation, space, hidden
             ctx.save_for_backward(rows, *weights)
         elif hidden:
-            space.give_back(hidden.pop())
+            space.give_back(hidden.pop().values)
         return outputs
 
     @staticmethod
@@ -211,17 +237,20 @@ class _Layers(torch.autograd.Function):
         rows, *weights = ctx.saved_tensors
         if ctx.hidden is None:
             raise RuntimeError("MLPEncoder: its gradient can be taken once; call it again.")
-        values, ctx.hidden = [rows, *ctx.hidden], None
+        layers, ctx.hidden = [_Hidden(rows, rows), *ctx.hidden], None
         d_weights: list[Tensor] = []
         d_biases: list[Tensor] = []
         for layer in range(len(weights) - 1, -1, -1):
-            d_weights.append(_outer_sum(values[layer], gradient))
+            values, inputs = layers[layer]
+            d_weights.append(_outer_sum(values, gradient))
             d_biases.append(gradient.sum(1, keepdim=True))
             if layer > 0:
-                below = ctx.space.take(gradient, *values[layer].shape)
+                below = ctx.space.take(gradient, *values.shape)
                 _pull_back(gradient, weights[layer], below)
-                ctx.activation.pull_back(below, values[layer])
-                ctx.space.give_back(values[layer])
+                ctx.activation.pull_back(below, inputs)
+                ctx.space.give_back(values)
+                if inputs is not values:
+                    ctx.space.give_back(inputs)
                 if layer < len(weights) - 1:
                     ctx.space.give_back(gradient)
                 gradient = below
