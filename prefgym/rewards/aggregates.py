@@ -167,11 +167,14 @@ def worst_group(
 
 def _standardised_each(rewards: Tensor, mask: Tensor) -> Tensor:
     """Every row of ``[attributes, *batch]`` with mean 0 and deviation 1 where ``mask`` is true."""
-    real = rewards[:, mask]
     shape = (-1, *(1,) * mask.ndim)
-    deviation = real.std(1, correction=0)
-    deviation = torch.where(deviation > CONSTANT, deviation, torch.ones_like(deviation))
-    return (rewards - real.mean(1).view(shape)) / deviation.view(shape) * mask
+
+    def mean(values: Tensor) -> Tensor:
+        return ((values * mask).flatten(1).sum(1) / mask.sum().clamp(min=1)).view(shape)
+
+    moved = (rewards - mean(rewards)) * mask
+    deviation = mean(moved**2).sqrt()
+    return moved / torch.where(deviation > CONSTANT, deviation, torch.ones_like(deviation))
 
 
 def _check_temperature(temperature: float, name: str) -> None:
