@@ -1,17 +1,18 @@
 """Value sources: who tells a rater the advantage A(s, a) of a step under the true reward.
 
 Exact tables for tasks with few states; a trained critic for control. Either is a callable
-(observations, actions) -> advantages, for :func:`prefgym.raters.scores.regret`.
+(observations, actions) -> advantages, for :func:`prefgym.raters.scores.regret`, and also tells the
+value of a state, ``state_values(observations)``.
 """
 
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -73,16 +74,8 @@ class ExactTable:
         Raises:
             ValueError: a state or an action lies outside the table.
         """
-        state = np.asarray(self.state_of(observations))
-        for what, index, count in zip(
-            ("state", "action"), (state, actions), self.q.shape, strict=True
-        ):
-            if index.size and (index.min() < 0 or index.max() >= count):
-                outside = index[(index < 0) | (index >= count)][0]
-                raise ValueError(
-                    f"ExactTable: {what} {outside} is not among the table's {count} "
-                    f"(0 to {count - 1}); was it made for another environment?"
-                )
+        state = self._states(observations)
+        _check_listed("action", actions, self.q.shape[1])
         advantages = np.empty(len(state))
         for first in range(0, len(state), _AT_ONCE):
             part = slice(first, first + _AT_ONCE)
@@ -91,11 +84,27 @@ class ExactTable:
             self._advantages.take(place, out=advantages[part], mode="clip")
         return advantages
 
+    def state_values(
+        self, observations: Shaped[np.ndarray, " batch *obs"]
+    ) -> Float[np.ndarray, " batch"]:
+        """V(s) of each state, in units of return.
+
+        Raises:
+            ValueError: a state lies outside the table.
+        """
+        values: np.ndarray = self.v[self._states(observations)]
+        return values
+
     @cached_property
     def _advantages(self) -> np.ndarray:
         """Q(s, a) − V(s), a state's actions behind each other: one look-up per step."""
         table: np.ndarray = self.q - self.v[:, None]
         return table.reshape(-1)
+
+    def _states(self, observations: np.ndarray) -> np.ndarray:
+        states = np.asarray(self.state_of(observations))
+        _check_listed("state", states, len(self.v))
+        return states
 
 
 class Layer(NamedTuple):
@@ -130,6 +139,8 @@ class Critic:
     """Between layers: a key of elu, gelu, relu, silu, tanh."""
     chunk: int = 16_384
     """Steps that go through the networks at a time."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """How it was made, as JSON has it; kept in the file."""
 
     def __post_init__(self) -> None:
         """Refuse weights that do not chain, are not finite, or do not fit the action bounds."""
@@ -201,6 +212,22 @@ class Critic:
             advantages[part] = self._advantages(flat[part], taken[part])
         return advantages
 
+    def state_values(
+        self, observations: Shaped[np.ndarray, " batch *obs"]
+    ) -> Float[np.ndarray, " batch"]:
+        """V(s) = min_i Q_i(s, μ(s)) of each state, in units of (discounted) return.
+
+        Raises:
+            ValueError: observations have the wrong size, or hold NaN.
+        """
+        count = len(observations)
+        flat = self._flat("observations", observations, count, self.observation_size)
+        values = np.empty(count)
+        for first in range(0, count, self.chunk):
+            part = slice(first, first + self.chunk)
+            values[part] = self._state_values(flat[part])
+        return values
+
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, whole or not at all."""
         path = Path(path)
@@ -211,7 +238,7 @@ class Critic:
             for part in Layer._fields
         }
         bounds = {"low": torch.as_tensor(self.low), "high": torch.as_tensor(self.high)}
-        header = {"format": _FORMAT, "activation": self.activation}
+        header = {"format": _FORMAT, "activation": self.activation, "about": dict(self.about)}
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(path.name + ".part")
         save_file(tensors | bounds, unfinished, metadata={"prefgym": json.dumps(header)})
@@ -246,6 +273,7 @@ class Critic:
             tensors["low"].numpy(),
             tensors["high"].numpy(),
             header["activation"],
+            about=header.get("about", {}),
         )
 
     def _flat(self, what: str, values: np.ndarray, count: int, size: int) -> Float[Tensor, " n k"]:
@@ -267,11 +295,24 @@ class Critic:
     ) -> Float[np.ndarray, " n"]:
         low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (self.low, self.high))
         scaled = 2.0 * (actions - low) / (high - low) - 1.0
-        mean = torch.tanh(self._forward(self.actor, observations[None])[0])
-        both = torch.cat([torch.cat([observations, scaled], 1), torch.cat([observations, mean], 1)])
-        values = self._forward(self.critics, both[None])[..., 0].amin(0).double()
-        taken, best = values.chunk(2)
+        both = torch.cat([scaled, self._mean(observations)])
+        taken, best = self._values(observations.repeat(2, 1), both).chunk(2)
         return (taken - best).numpy()
+
+    @torch.no_grad()
+    def _state_values(self, observations: Float[Tensor, " n obs"]) -> Float[np.ndarray, " n"]:
+        return self._values(observations, self._mean(observations)).numpy()
+
+    def _mean(self, observations: Float[Tensor, " n obs"]) -> Float[Tensor, " n act"]:
+        """μ(s), scaled to [−1, 1]."""
+        return torch.tanh(self._forward(self.actor, observations[None])[0])
+
+    def _values(
+        self, observations: Float[Tensor, " n obs"], scaled: Float[Tensor, " n act"]
+    ) -> Float[Tensor, " n"]:
+        """min_i Q_i(s, a)."""
+        inputs = torch.cat([observations, scaled], 1)[None]
+        return self._forward(self.critics, inputs)[..., 0].amin(0).double()
 
     def _forward(
         self, layers: tuple[Layer, ...], inputs: Float[Tensor, " 1 n inputs"]
@@ -280,6 +321,15 @@ class Critic:
         for layer in layers[1:]:
             hidden = torch.baddbmm(layer.bias, _ACTIVATIONS[self.activation](hidden), layer.weight)
         return hidden
+
+
+def _check_listed(what: str, index: np.ndarray, count: int) -> None:
+    if index.size and (index.min() < 0 or index.max() >= count):
+        outside = index[(index < 0) | (index >= count)][0]
+        raise ValueError(
+            f"ExactTable: {what} {outside} is not among the table's {count} (0 to {count - 1}); "
+            "was it made for another environment?"
+        )
 
 
 def _check_chain(what: str, layers: Sequence[Layer], inputs: int, outputs: int) -> None:

@@ -107,6 +107,28 @@ def test_successor_features_times_weights_are_values(weights: np.ndarray, seed: 
     np.testing.assert_allclose(psi[0] @ weights, values[0], rtol=1e-9, atol=1e-6)
 
 
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_one_pass_gives_values_and_the_features_that_they_are_made_of(stochastic: bool) -> None:
+    batch = stack([random_mdps.task(seed, stochastic).mdps for seed in range(20)])
+    solution, values = planning.solve_with_features(batch), planning.solve(batch)
+    np.testing.assert_array_equal(solution.v, values.v)
+    np.testing.assert_array_equal(solution.q, values.q)
+    worth = np.einsum("msf,mf->ms", solution.features, batch.weights)
+    np.testing.assert_allclose(worth, values.v, rtol=0, atol=1e-8)
+    policy = np.eye(batch.actions)[values.q.argmax(-1)]
+    gap = solution.features - planning.successor_features(batch, policy)
+    np.testing.assert_allclose(np.einsum("msf,mf->ms", gap, batch.weights), 0.0, atol=1e-8)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_features_of_one_action_per_state_agree_with_linear_systems(deterministic: bool) -> None:
+    table = random_table(3, deterministic)
+    solution = planning.solve_with_features(table)
+    policy = np.eye(table.actions)[solution.q.argmax(-1)]
+    expected = planning.successor_features(table, policy)
+    np.testing.assert_allclose(solution.features, expected, rtol=0, atol=1e-9)
+
+
 def test_path_doubling_and_linear_systems_agree() -> None:
     mdps = delivery.task().mdps
     values = planning.solve(mdps)

@@ -1,5 +1,6 @@
 """Value sources: tables by hand, a critic against the networks it was copied from."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from stable_baselines3 import SAC, TD3
 from torch import nn
@@ -88,6 +91,37 @@ def test_a_table_serves_the_regret_rater(rng: np.random.Generator) -> None:
     )
 
 
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_advantages_of_a_walk_telescope_to_the_values_of_its_ends(seed: int) -> None:
+    """Σ γ^t A(s_t, a_t) = Σ γ^t r_t + γ^T V(s_T) − V(s_0), where transitions are deterministic."""
+    rng = np.random.default_rng(seed)
+    next_state, reward, discount = rng.integers(6, size=(6, 3)), rng.normal(size=(6, 3)), 0.9
+    values = np.zeros(6)
+    for _ in range(400):
+        values = (reward + discount * values[next_state]).max(1)
+    table = ExactTable(
+        reward + discount * values[next_state], values, lambda seen: seen[:, 0].astype(np.int64)
+    )
+    states, actions = [int(rng.integers(6))], rng.integers(3, size=20)
+    for action in actions:
+        states.append(int(next_state[states[-1], action]))
+    seen, weights = np.array(states, np.float64)[:, None], discount ** np.arange(20)
+    gained = float(weights @ reward[states[:-1], actions])
+    begin, end = table.state_values(seen[[0, -1]])
+    assert weights @ table(seen[:-1], actions) == pytest.approx(
+        gained + discount**20 * end - begin, abs=1e-9
+    )
+    assert (table(seen[:-1], actions) <= 1e-9).all()
+
+
+def test_a_table_looks_up_values_of_states() -> None:
+    table = ExactTable(np.array([[1.0, 4.0], [2.0, 0.0]]), np.array([4.0, 2.0]), state_of)
+    assert table.state_values(np.array([[0, 1], [0, 0], [0, 1]])).tolist() == [2.0, 4.0, 2.0]
+    with pytest.raises(ValueError, match="state 3 is not among the table's 2"):
+        table.state_values(np.array([[1, 1]]))
+
+
 @pytest.mark.parametrize(
     ("q", "v", "message"),
     [
@@ -133,6 +167,23 @@ def test_chunks_do_not_matter(critic: Critic, steps: tuple[np.ndarray, np.ndarra
     assert critic(np.empty((0, 3)), np.empty((0, 2))).shape == (0,)
 
 
+def test_the_advantage_is_what_an_action_adds_to_the_value_of_the_state(
+    networks: tuple[list[nn.Sequential], nn.Sequential],
+    critic: Critic,
+    steps: tuple[np.ndarray, np.ndarray],
+) -> None:
+    critics, _ = networks
+    scaled = torch.as_tensor(2 * (steps[1] - LOW) / (HIGH - LOW) - 1, dtype=torch.float32)
+    both = torch.cat([torch.as_tensor(steps[0], dtype=torch.float32), scaled], 1)
+    with torch.no_grad():
+        q = torch.stack([one(both) for one in critics]).amin(0)[:, 0].numpy()
+    small = Critic(critic.critics, critic.actor, LOW, HIGH, chunk=7)
+    assert np.allclose(critic(*steps) + critic.state_values(steps[0]), q, atol=1e-5)
+    assert np.allclose(small.state_values(steps[0]), critic.state_values(steps[0]), atol=1e-6)
+    with pytest.raises(ValueError, match=r"observations have shape \(2, 4\)"):
+        critic.state_values(np.zeros((2, 4)))
+
+
 def test_the_mean_action_has_no_advantage(critic: Critic, rng: np.random.Generator) -> None:
     observations = rng.normal(size=(20, 3)).astype(np.float32)
     mean = torch.as_tensor(observations)[None]
@@ -165,12 +216,14 @@ def test_saving_and_loading_changes_nothing(
     steps: tuple[np.ndarray, np.ndarray],
     tmp_path: Path,
 ) -> None:
-    made = Critic.from_modules(
+    copied = Critic.from_modules(
         [perceptron(5, 1, nn.Tanh) for _ in range(2)], perceptron(3, 2, nn.Tanh), LOW, HIGH
     )
+    made = replace(copied, about={"env": "Mine", "mean_return": 1.5})
     made.save(tmp_path / "new" / "critic.safetensors")
     again = Critic.load(tmp_path / "new" / "critic.safetensors")
     assert again.activation == "tanh"
+    assert again.about == {"env": "Mine", "mean_return": 1.5}
     assert np.array_equal(again(*steps), made(*steps))
     assert [one.name for one in (tmp_path / "new").iterdir()] == ["critic.safetensors"]
 

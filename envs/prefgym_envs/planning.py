@@ -25,6 +25,15 @@ class Values(NamedTuple):
     q: Float[np.ndarray, " mdps states actions"]
 
 
+class Solution(NamedTuple):
+    """Optimal values, and what an optimal policy collects on its way: v = ψ · weights."""
+
+    v: Float[np.ndarray, " mdps states"]
+    q: Float[np.ndarray, " mdps states actions"]
+    features: Float[np.ndarray, " mdps states features"]
+    """Successor features ψ of the policy that takes the first of the best actions."""
+
+
 def solve(mdps: TabularMDPs) -> Values:
     """Optimal values V* and Q*, for all MDPs together.
 
@@ -36,20 +45,18 @@ def solve(mdps: TabularMDPs) -> Values:
     Source: Puterman and Shin (1978), Modified policy iteration algorithms.
     """
     world = _flat(mdps)
-    values = np.full(len(world.kept) + 1, min(0.0, mdps.rewards.min()) / (1.0 - mdps.discount))
-    values[-1] = 0.0
-    while True:
-        for _ in range(SWEEPS_PER_ROUND):
-            values = world.action_values(values).max(0)
-        policy = world.action_values(values).argmax(0)
-        values = _policy_values(mdps, world, policy)
-        action_values = world.action_values(values)
-        best = action_values.max(0)
-        if (best - values).max() <= 1e-11 * (1.0 + np.abs(values).max()):
-            return Values(
-                world.unflat(best).reshape(mdps.next_state.shape[:2]),
-                world.unflat(action_values.T).reshape(mdps.next_state.shape[:3]),
-            )
+    action_values, _ = _optimal(mdps, world)
+    return _unflat_values(mdps, world, action_values)
+
+
+def solve_with_features(mdps: TabularMDPs) -> Solution:
+    """:func:`solve`, and the successor features of an optimal policy, in the same pass."""
+    world = _flat(mdps)
+    action_values, policy = _optimal(mdps, world)
+    return Solution(
+        *_unflat_values(mdps, world, action_values),
+        _features_on_the_way(mdps, world, policy),
+    )
 
 
 def greedy(
@@ -135,8 +142,8 @@ class _FlatMDPs(NamedTuple):
     reward: Float[np.ndarray, " actions columns"]
     ahead: Int[np.ndarray, " outcomes actions columns"]
     """Column of each outcome's next state; deterministic transitions keep one outcome."""
-    chance: Float[np.ndarray, " outcomes actions columns"]
-    """Discount × probability of each outcome."""
+    chance: Float[np.ndarray, " outcomes actions columns"] | float
+    """Discount × probability of each outcome; the discount alone where there is one outcome."""
     kept: Int[np.ndarray, " kept"]
     """Which state (MDP · states + state) each column but the last one is."""
     rows: int
@@ -146,10 +153,22 @@ class _FlatMDPs(NamedTuple):
         self, values: Float[np.ndarray, " columns"]
     ) -> Float[np.ndarray, " actions columns"]:
         """Q: reward plus discounted value of what follows."""
+        if isinstance(self.chance, float):
+            total: np.ndarray = (self.chance * values).take(self.ahead[0])
+            total += self.reward
+            return total
         total = self.reward
         for ahead, chance in zip(self.ahead, self.chance, strict=True):
             total = total + chance * values.take(ahead)
         return total
+
+    def part(self, columns: Int[np.ndarray, " some"]) -> "_FlatMDPs":
+        """Whole MDPs out of all, by their columns, of which the last is the shared one."""
+        place = np.full(self.ahead.shape[-1], len(columns) - 1)
+        place[columns] = np.arange(len(columns))
+        chance = self.chance if isinstance(self.chance, float) else self.chance[..., columns]
+        ahead, kept = place[self.ahead[..., columns]], self.kept[columns[:-1]]
+        return self._replace(reward=self.reward[:, columns], ahead=ahead, chance=chance, kept=kept)
 
     def unflat(self, columns: np.ndarray) -> np.ndarray:
         """One entry per state again, zeros in absorbing states."""
@@ -163,21 +182,64 @@ def _flat(mdps: TabularMDPs) -> _FlatMDPs:
     outcomes = 1 if mdps.deterministic else mdps.next_state.shape[3]
     first = mdps.states * np.arange(len(mdps)).reshape(-1, 1, 1, 1)
     ahead = (mdps.next_state[..., :outcomes] + first).reshape(rows, mdps.actions, outcomes)
-    reward = mdps.rewards.reshape(rows, mdps.actions)
-    stays = (ahead == np.arange(rows).reshape(-1, 1, 1)).all((1, 2))
-    kept = np.flatnonzero(~stays | reward.any(1))
+    ahead = np.ascontiguousarray(ahead.transpose(2, 1, 0))
+    reward = np.ascontiguousarray(mdps.rewards.reshape(rows, mdps.actions).T)
+    moves = (ahead != np.arange(rows)).any((0, 1)) | (reward != 0.0).any(0)
+    kept = np.flatnonzero(moves)
     column = np.full(rows, len(kept))
     column[kept] = np.arange(len(kept))
-    chance = np.ones((len(kept), mdps.actions, 1))
+    chance: np.ndarray | float = mdps.discount
     if not mdps.deterministic:
-        chance = mdps.probability.reshape(ahead.shape)[kept]
-    sink = ((0, 0), (0, 0), (0, 1))
+        spread = mdps.probability.reshape(rows, mdps.actions, outcomes)[kept].transpose(2, 1, 0)
+        chance = _with_sink(mdps.discount * spread, 0)
     return _FlatMDPs(
-        reward=np.pad(reward[kept].T, sink[1:]),
-        ahead=np.pad(column[ahead[kept]].transpose(2, 1, 0), sink, constant_values=len(kept)),
-        chance=np.pad(mdps.discount * chance.transpose(2, 1, 0), sink),
+        reward=_with_sink(reward[:, kept], 0),
+        ahead=_with_sink(column[ahead[:, :, kept]], len(kept)),
+        chance=chance,
         kept=kept,
         rows=rows,
+    )
+
+
+def _with_sink(columns: np.ndarray, value: int) -> np.ndarray:
+    """One more column, for all absorbing states."""
+    wider = np.empty((*columns.shape[:-1], columns.shape[-1] + 1), columns.dtype)
+    wider[..., :-1] = columns
+    wider[..., -1] = value
+    return wider
+
+
+def _optimal(
+    mdps: TabularMDPs, world: _FlatMDPs
+) -> tuple[Float[np.ndarray, " actions columns"], Int[np.ndarray, " columns"]]:
+    """Q*, and a policy that is greedy in it."""
+    every = len(world.kept) + 1
+    values = np.full(every, min(0.0, mdps.rewards.min()) / (1.0 - mdps.discount))
+    values[-1] = 0.0
+    policy = np.zeros(every, np.int64)
+    owner = np.append(world.kept // mdps.states, len(mdps))
+    columns, part = np.arange(every), world
+    while len(columns) > 1:
+        some = values[columns]
+        for _ in range(SWEEPS_PER_ROUND):
+            some = part.action_values(some).max(0)
+        policy[columns] = chosen = part.action_values(some).argmax(0)
+        values[columns] = some = _policy_values(mdps, part, chosen)
+        better = part.action_values(some).max(0) - some > 1e-11 * (1.0 + np.abs(some).max())
+        if mdps.deterministic or not better.any():
+            unsolved = np.zeros(len(mdps) + 1, np.bool_)
+            unsolved[owner[columns[better]]] = True
+            columns = np.append(np.flatnonzero(unsolved[owner]), every - 1)
+            part = world.part(columns)
+    return world.action_values(values), policy
+
+
+def _unflat_values(
+    mdps: TabularMDPs, world: _FlatMDPs, action_values: Float[np.ndarray, " actions columns"]
+) -> Values:
+    return Values(
+        world.unflat(action_values.max(0)).reshape(mdps.next_state.shape[:2]),
+        world.unflat(action_values.T).reshape(mdps.next_state.shape[:3]),
     )
 
 
@@ -185,21 +247,62 @@ def _policy_values(
     mdps: TabularMDPs, world: _FlatMDPs, policy: Int[np.ndarray, " columns"]
 ) -> Float[np.ndarray, " columns"]:
     """The values of the policy that always takes one action per state."""
-    if not mdps.deterministic:
-        chosen = np.eye(mdps.actions)[world.unflat(policy)].reshape(mdps.next_state.shape[:3])
-        return np.append(evaluate(mdps, chosen).reshape(-1)[world.kept], 0.0)
     columns = np.arange(len(policy))
-    values: np.ndarray = world.reward[policy, columns]
-    ahead = world.ahead[0, policy, columns]
-    weight = mdps.discount
-    while weight > 1e-20:
-        later = weight * values.take(ahead)
-        if not later.any():
-            break
-        values = values + later
-        ahead = ahead.take(ahead)
-        weight *= weight
-    return values
+    if mdps.deterministic:
+        reward = world.reward[policy, columns]
+        return _along_paths(reward, world.ahead[0, policy, columns], mdps.discount)
+    values = evaluate(mdps, _one_hot(mdps, world, policy)).reshape(-1)[world.kept]
+    return np.append(values, 0.0)
+
+
+def _features_on_the_way(
+    mdps: TabularMDPs, world: _FlatMDPs, policy: Int[np.ndarray, " columns"]
+) -> Float[np.ndarray, " mdps states features"]:
+    """Successor features of the policy that always takes one action per state."""
+    if not mdps.deterministic:
+        return successor_features(mdps, _one_hot(mdps, world, policy))
+    columns, count = np.arange(len(policy)), mdps.weights.shape[-1]
+    each = np.zeros((len(policy), count))
+    each[:-1] = _expected_features(mdps).reshape(-1, count)[world.kept * mdps.actions + policy[:-1]]
+    sums = _along_paths(each, world.ahead[0, policy, columns], mdps.discount)
+    return world.unflat(sums).reshape(*mdps.next_state.shape[:2], count)
+
+
+def _expected_features(mdps: TabularMDPs) -> Float[np.ndarray, " mdps states actions features"]:
+    """What every action counts, on average over its outcomes."""
+    if mdps.next_state.shape[3] == 1:
+        return mdps.features[..., 0, :]
+    expected: np.ndarray = np.einsum("msao,msaof->msaf", mdps.probability, mdps.features)
+    return expected
+
+
+def _one_hot(
+    mdps: TabularMDPs, world: _FlatMDPs, policy: Int[np.ndarray, " columns"]
+) -> Float[np.ndarray, " mdps states actions"]:
+    chosen: np.ndarray = np.eye(mdps.actions)[world.unflat(policy)]
+    return chosen.reshape(mdps.next_state.shape[:3])
+
+
+def _along_paths(
+    each: Float[np.ndarray, " columns *features"],
+    ahead: Int[np.ndarray, " columns"],
+    discount: float,
+) -> Float[np.ndarray, " columns *features"]:
+    """Σ_t discount^t each[the t-th column on the path from each column], by path doubling.
+
+    Args:
+        each: what a column counts; 0 in the last one.
+        ahead: the column that follows each; the last one follows itself.
+        discount: of the next column.
+    """
+    sums, sink = each, len(ahead) - 1
+    while discount > 1e-20 and (ahead != sink).any():
+        longer: np.ndarray = sums.take(ahead, axis=0)
+        longer *= discount
+        longer += sums
+        sums, ahead = longer, ahead.take(ahead)
+        discount *= discount
+    return sums
 
 
 def _check_policy(mdps: TabularMDPs, policy: Float[np.ndarray, " mdps states actions"]) -> None:
