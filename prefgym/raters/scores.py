@@ -7,7 +7,8 @@ padded step. Those here are sums over steps of a per-step score:
     discounted return   Σ_t γ^t r_t
     regret              Σ_t A*(s_t, a_t)  =  −regret
 
-where ``t`` counts from the start of the segment. The sum of advantages is minus the regret, so
+or, for the deterministic form of regret, the return with the values of both ends. Here ``t`` counts
+from the start of the segment. The sum of advantages is minus the regret, so
 that for every statistic the larger one is the better segment.
 
 Source: partial return, Christiano et al. (2017), arXiv:1706.03741; regret, Knox et al. (2022),
@@ -21,6 +22,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from prefgym.names import lookup
 from prefgym.segments import Segments
 
 Statistic = Callable[[Segments], Float[np.ndarray, " batch"]]
@@ -42,6 +44,25 @@ class SegmentValueSource(Protocol):
 
     def of_segments(self, segments: Segments) -> Float[np.ndarray, " batch steps"]:
         """A(s_t, a_t) of every step; what stands at padded ones is never read."""
+        ...
+
+
+@runtime_checkable
+class StateValueSource(Protocol):
+    """A value source that knows the values of states too."""
+
+    def __call__(
+        self,
+        observations: Shaped[np.ndarray, " batch *obs"],
+        actions: Shaped[np.ndarray, " b *act"],
+    ) -> Float[np.ndarray, " batch"]:
+        """A(s, a) of some steps under the true reward."""
+        ...
+
+    def state_values(
+        self, observations: Shaped[np.ndarray, " batch *obs"]
+    ) -> Float[np.ndarray, " batch"]:
+        """V(s) of some states, in units of return."""
         ...
 
 
@@ -199,15 +220,95 @@ def discounted_return(discount: float) -> StepSum:
     return StepSum(step_rewards, discount=discount)
 
 
-def regret(value_source: ValueSource | None = None) -> StepSum:
-    """Minus the regret: Σ_t A(s_t, a_t), 0 for an optimal segment and below 0 otherwise.
+@dataclass(frozen=True)
+class DeterministicRegret:
+    """Minus the regret where transitions are deterministic, from the values of both ends.
 
-    Where transitions are deterministic it telescopes to Σ r + V(s_T) − V(s_0).
+        Σ_{t<n−1} r_t + V(s_{n−1}) − V(s_0) + A(s_{n−1}, a_{n−1})
+
+    which is Σ_t r_t + V(s_n) − V(s_0): a segment does not hold the state s_n behind its last
+    action, so the last step is told by its advantage. Rewards along the way count as they came;
+    luck on the way counts too, where there is any.
+
+    Source: Knox et al. (2022), arXiv:2206.02231, equation for deterministic transitions.
+    """
+
+    value_source: StateValueSource
+
+    def __call__(self, segments: Segments) -> Float[np.ndarray, " batch"]:
+        """One sum per segment, in units of return; 0 for a segment without steps.
+
+        Raises:
+            ValueError: the segments hold no rewards or no observations, or a value is not finite.
+        """
+        plain = segments.numpy()
+        if plain.observations is None:
+            raise ValueError(
+                "Rater: regret in its deterministic form reads the first and the last observation, "
+                "and these segments hold none; choose form='stochastic', the sum of advantages."
+            )
+        real = np.flatnonzero(plain.lengths > 0)
+        last = plain.lengths[real] - 1
+        on_the_way = np.arange(plain.steps) < plain.lengths[:, None] - 1
+        sums = np.where(on_the_way, step_rewards(plain), 0.0).sum(1)
+        ends = plain.observations[real, last]
+        states = np.concatenate([plain.observations[real, 0], ends])
+        before, after = np.split(
+            _checked("V(s)", self.value_source.state_values(states), states), 2
+        )
+        known = self.value_source(ends, plain.actions[real, last])
+        sums[real] += after - before + _checked("A(s, a)", known, ends)
+        finite = np.isfinite(sums)
+        if not finite.all():
+            raise ValueError(
+                f"Rater: the regret of segment {int(np.argmin(finite))} is NaN or infinite, and "
+                "such a segment cannot be compared; look for the step at which the environment "
+                "(or its value source) went wrong."
+            )
+        regrets: np.ndarray = sums
+        return regrets
+
+
+def regret(
+    value_source: ValueSource | None = None, form: str = "stochastic"
+) -> StepSum | DeterministicRegret:
+    """Minus the regret: 0 for an optimal segment and below 0 otherwise.
+
+    "stochastic": Σ_t A(s_t, a_t). "deterministic": Σ r + V(s_n) − V(s_0), to which the sum of
+    advantages telescopes where transitions are deterministic and nothing is discounted.
 
     Args:
-        value_source: asked for the advantages of segments that do not hold them.
+        value_source: asked for the advantages of segments that do not hold them, and for the
+            values of states.
+        form: "stochastic" or "deterministic".
+
+    Raises:
+        ValueError: there is no such form, or nobody to ask for the values of states.
     """
-    return StepSum(StepAdvantages(value_source))
+    lookup(form, dict.fromkeys(_FORMS), "form of regret")
+    if form == "stochastic":
+        return StepSum(StepAdvantages(value_source))
+    if not isinstance(value_source, StateValueSource):
+        came = "none came" if value_source is None else f"{value_source!r} has no state_values()"
+        raise ValueError(
+            "Rater: regret in its deterministic form needs a value source that knows V(s) too, and"
+            f" {came}; pass a Critic or an ExactTable of prefgym.values, or choose"
+            " form='stochastic'."
+        )
+    return DeterministicRegret(value_source)
+
+
+_FORMS = ("stochastic", "deterministic")
+
+
+def _checked(what: str, values: np.ndarray, asked: np.ndarray) -> Float[np.ndarray, " batch"]:
+    known = np.asarray(values, np.float64)
+    if known.shape != asked.shape[:1]:
+        raise ValueError(
+            f"Rater: the value source answered with shape {known.shape} when asked for {what} of"
+            f" {len(asked)} steps; it must return one number each, shape ({len(asked)},)."
+        )
+    return known
 
 
 def _per_step(

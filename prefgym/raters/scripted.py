@@ -1,11 +1,12 @@
 """Scripted raters: simulated teachers that read the true reward, and err as people do.
 
 Source: Lee et al. (2021), "B-Pref: Benchmarking Preference-Based Reinforcement Learning",
-arXiv:2111.03026, section 3 and algorithm 2.
+arXiv:2111.03026, section 3 and algorithm 2. Ties: Rao and Kupper (1967), "Ties in paired-comparison
+experiments: a generalization of the Bradley-Terry model".
 """
 
 from dataclasses import dataclass, replace
-from math import inf, isfinite, isnan
+from math import inf, isfinite, isnan, log
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,9 @@ class _Judgement(NamedTuple):
     gap: Float[np.ndarray, " batch"]
     """Perceived score of ``a`` minus that of ``b``; 0 where they differ by rounding only."""
     better: Float[np.ndarray, " batch"]
-    """Probability of naming the better one of the two, mistakes aside; in [½, 1]."""
+    """Probability of naming the better one of the two, mistakes aside."""
+    between: Float[np.ndarray, " batch"]
+    """Probability of calling a tie, where it is not certain."""
     tie: Bool[np.ndarray, " batch"]
     answered: Bool[np.ndarray, " batch"]
 
@@ -45,7 +48,9 @@ class ScriptedRater:
     1. skips the pair if max(G(a), G(b)) ≤ ``skip_threshold`` (both are too bad to judge);
     2. calls a tie, label ½, if abs(G(a) − G(b)) < ``equal_threshold``;
     3. otherwise prefers ``a`` with probability σ(beta · (g(a) − g(b))); with beta = ∞ it names the
-       one with the larger g, and calls a tie where they are equal;
+       one with the larger g, and calls a tie where they are equal. With ``ties`` = k > 1 it names
+       ``a`` with σ(Δ − log k) and ``b`` with σ(−Δ − log k), Δ = beta · (g(a) − g(b)), and calls a
+       tie otherwise (Rao and Kupper 1967; :func:`prefgym.losses.ties` is the loss for it);
     4. and turns that answer round with probability ``mistake``. A tie stays a tie.
 
     Thresholds follow the agent: :meth:`adapted` is told m, the mean of G over recent segments, and
@@ -94,6 +99,8 @@ class ScriptedRater:
     rounding: float = 1e-9
     """Scores that differ by no more than this (absolutely, and relative to their size) are equal,
     so that a sum of advantages of 1e-16 is no better than one of 0."""
+    ties: float = 1.0
+    """k of Rao and Kupper: log k is the Δ at which a win is as likely as not; 1 draws no ties."""
     adaptations: int = 0
     """How often the thresholds were set; matters to ``bpref_compatible`` only."""
 
@@ -107,6 +114,7 @@ class ScriptedRater:
             self.beta >= 0.0, "beta", self.beta, "of 0 or more (the hard teacher is inf, not −1)"
         )
         _check(0.0 <= self.rounding < inf, "rounding", self.rounding, "of 0 or more")
+        _check(1.0 <= self.ties < inf, "ties", self.ties, "of 1 or more (1 draws none)")
         thresholds = (self.skip_threshold, self.equal_threshold)
         for name, threshold in zip(("skip_threshold", "equal_threshold"), thresholds, strict=True):
             _check(not isnan(threshold), name, threshold, "that is not NaN")
@@ -134,7 +142,8 @@ class ScriptedRater:
             wrong = lapse <= self.mistake if self.bpref_compatible else lapse < self.mistake
             names_better = (choice < judged.better) ^ wrong
             label = np.where(names_better == (judged.gap >= 0.0), 1.0, 0.0)
-            label[judged.tie] = 0.5
+            drawn = (choice >= judged.better) & (choice < judged.better + judged.between)
+            label[judged.tie | drawn] = 0.5
         return Labels(label, judged.answered, np.full(len(a), self.rater_id, np.int64))
 
     def probability(self, a: Segments, b: Segments) -> Float[np.ndarray, " batch"]:
@@ -198,19 +207,23 @@ class ScriptedRater:
         gap = np.where(np.abs(seen_a - seen_b) <= self.rounding * size, 0.0, seen_a - seen_b)
         tie = np.abs(total_a - total_b) < self.equal_threshold
         if self.beta == inf:
-            better = np.where(gap == 0.0, 0.5, 1.0)
+            better, between = np.where(gap == 0.0, 0.5, 1.0), np.zeros(len(a))
             tie |= gap == 0.0
         else:
             with np.errstate(over="ignore"):  # a large gap times a large beta: certainty
-                better = 0.5 + 0.5 * np.tanh(0.5 * self.beta * np.abs(gap))
+                delta = self.beta * np.abs(gap)
+            better = 0.5 + 0.5 * np.tanh(0.5 * (delta - log(self.ties)))
+            worse = 0.5 + 0.5 * np.tanh(0.5 * (-delta - log(self.ties)))
+            between = (self.ties**2 - 1.0) * better * worse
 
         best = np.maximum(total_a, total_b)
         silent = self.bpref_compatible and self.skip_threshold <= 0.0
         answered = np.ones(len(a), bool) if silent else best > self.skip_threshold
-        return _Judgement(gap, better, tie, answered)
+        return _Judgement(gap, better, between, tie, answered)
 
     def _preference(self, judged: _Judgement) -> Float[np.ndarray, " batch"]:
-        better = judged.better + self.mistake * (1.0 - 2.0 * judged.better)
+        better = judged.better + 0.5 * judged.between
+        better = better + self.mistake * (1.0 - 2.0 * better)
         preferred = np.where(judged.gap >= 0.0, better, 1.0 - better)
         return np.where(judged.tie, 0.5, preferred)
 

@@ -1,14 +1,20 @@
 """What a preference layer reads of the environment below it: a store, a rater, limits that fit."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 
 from prefgym.names import lookup
 from prefgym.raters import RATERS, ProbabilityRater, Rater, make_rater, populations
+from prefgym.raters.defaults import Surroundings, default_options
+from prefgym.raters.scores import ValueSource
 from prefgym.responses import ResponseStore
 from prefgym.segments import Segments
 from prefgym.store import EpisodeStore
@@ -16,6 +22,8 @@ from prefgym.vector import ReplayableVectorEnv
 
 GAME, GROUPS = "game", "groups"
 """Raters that the environment itself defines."""
+PANEL, PANEL_MEMBER = "panel", "mistake"
+"""Who votes on a panel unless told otherwise."""
 CAPACITY = 1_000_000
 """Steps that a preference environment remembers, over all its lanes, unless told otherwise."""
 
@@ -26,12 +34,15 @@ def find_attribute(env: Any, name: str) -> Any:
     Gymnasium's vector environments lack ``get_wrapper_attr``. The lanes of a vector environment
     are alike, so the first one speaks for all, where it lives in this process.
     """
+    return next((getattr(one, name) for one in _layers(env) if hasattr(one, name)), None)
+
+
+def _layers(env: Any) -> Iterator[Any]:
+    """The environment and what is below it, from the outermost layer on."""
     layer = env
     while layer is not None:
-        if hasattr(layer, name):
-            return getattr(layer, name)
+        yield layer
         layer = _inner(layer)
-    return None
 
 
 def _inner(layer: Any) -> Any:
@@ -46,7 +57,12 @@ def chosen_rater(
     value_source: Callable[..., Any] | None,
     options: Mapping[str, Any] | None,
 ) -> Rater:
-    """The rater that is meant; "game" is the preference that the environment itself defines."""
+    """The rater that is meant, looking at what this environment shows.
+
+    "game" is the preference that the environment itself defines, "groups" are the tastes that it
+    names.
+    """
+    given = dict(options or {})
     if rater == GAME:
         preference = find_attribute(env, "preference")
         if preference is None:
@@ -54,8 +70,7 @@ def chosen_rater(
                 f"The rater {GAME!r} is for environments that define a preference of their own"
                 f" (prefgym/Condorcet-v0); {env} does not. Choose another rater."
             )
-        rater, options = partial(_first_choices, preference), {"meaning": GAME, **(options or {})}
-        return ProbabilityRater(rater, **options)
+        return ProbabilityRater(partial(_first_choices, preference), **{"meaning": GAME, **given})
     if rater == GROUPS:
         tastes = find_attribute(env, "groups")
         if tastes is None:
@@ -64,16 +79,41 @@ def chosen_rater(
                 f" (prefgym/TextStyle-v0); {env} does not. Choose another rater."
             )
         shares = find_attribute(env, "group_shares")
-        return populations.groups(tastes, **{"shares": shares, **(options or {})})
+        return populations.groups(tastes, **{"shares": shares, **given})
     if isinstance(rater, str):
         lookup(rater, RATERS | dict.fromkeys((GAME, GROUPS)), "rater")
+        given = {**default_options(rater, surroundings(env), given), **given}
+    if rater == PANEL:
+        asked = given.pop("member", None) or PANEL_MEMBER
+        given["member"] = chosen_rater(env, asked, value_source, given.pop("member_kwargs", None))
     values = value_source or _own_values(env)
-    if rater == "regret" and values is None:
+    if "regret" in (rater, given.get("of")) and values is None:
         raise ValueError(
             f"The rater 'regret' needs a value source, and {env} does not solve itself; pass"
             " value_source= (for example a prefgym.values.Critic), or choose another rater."
         )
-    return make_rater(rater, values, **(options or {}))
+    return make_rater(rater, values, **given)
+
+
+def surroundings(env: Any) -> Surroundings:
+    """What raters by name can look at in an environment, single or vectorised."""
+    seen, acted = (
+        getattr(env, f"single_{space}", getattr(env, space))
+        for space in ("observation_space", "action_space")
+    )
+    layout = find_attribute(env, "layout")
+    vector = isinstance(seen, spaces.Box) and layout is None
+    return Surroundings(
+        name=str(env),
+        classes=tuple(
+            one.__name__.removesuffix("Env") for layer in _layers(env) for one in type(layer).mro()
+        ),
+        factors=tuple(find_attribute(env, "factor_names") or ()),
+        columns=math.prod(seen.shape) if vector else 0,
+        choices=int(acted.n) if isinstance(acted, spaces.Discrete) else 0,
+        text=layout is not None,
+        single_step=isinstance(seen, spaces.Discrete) and seen.n == 1,
+    )
 
 
 def _first_choices(preference: Callable[..., Any], a: Segments, b: Segments) -> Any:
@@ -96,10 +136,30 @@ def fitting_store(
     return EpisodeStore(observation_space, action_space, lanes, rows, names)
 
 
-def _own_values(env: Any) -> Callable[..., Any] | None:
-    """The exact advantages of environments that solve themselves."""
-    found: Callable[..., Any] | None = find_attribute(env, "advantages")
-    return found
+def _own_values(env: Any) -> ValueSource | None:
+    """The exact advantages, and values of states, of environments that solve themselves."""
+    advantages = find_attribute(env, "advantages")
+    values = find_attribute(env, "state_values")
+    if advantages is None or values is None:
+        known: ValueSource | None = advantages
+        return known
+    return _OwnValues(advantages, values)
+
+
+@dataclass(frozen=True)
+class _OwnValues:
+    """What an environment that solves itself knows, as one value source."""
+
+    advantages: ValueSource
+    values: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """A*(s, a) of some steps."""
+        return self.advantages(observations, actions)
+
+    def state_values(self, observations: np.ndarray) -> np.ndarray:
+        """V*(s) of some states."""
+        return self.values(observations)
 
 
 def limit(env: Any) -> tuple[str, int | None]:
