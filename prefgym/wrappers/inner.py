@@ -112,7 +112,7 @@ def surroundings(env: Any) -> Surroundings:
         columns=math.prod(seen.shape) if vector else 0,
         choices=int(acted.n) if isinstance(acted, spaces.Discrete) else 0,
         text=layout is not None,
-        single_step=isinstance(seen, spaces.Discrete) and seen.n == 1,
+        single_step=isinstance(seen, spaces.Discrete) and int(seen.n) == 1,
     )
 
 
