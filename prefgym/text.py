@@ -260,6 +260,28 @@ class Layout:
                 " comes."
             )
 
+    def check_segments(self, segments: Segments) -> None:
+        """Refuse what is no batch of whole responses to prompts of this layout.
+
+        Raises:
+            ValueError: contexts are no prompts, a prompt is empty, a token does not exist, or a
+                response is too long or not whole.
+        """
+        plain = segments.numpy()
+        self._check_prompts(plain.context)
+        self.check_tokens(plain.context)
+        begun = self.prompt_mask(plain.context).any(1)
+        if not begun.all():
+            raise ValueError(f"Prompt {int(begun.argmin())} is empty; give every prompt a token.")
+        limit, lengths = self.response_tokens, plain.lengths
+        if plain.actions.ndim != 2 or (lengths > limit).any():
+            raise ValueError(
+                f"Responses of shape {plain.actions.shape} with up to {lengths.max(initial=0)}"
+                f" tokens came; wanted (batch, steps) and at most {limit} tokens."
+            )
+        whole = plain.padded(max(limit, plain.steps))
+        self.check_responses(whole.actions[:, :limit], whole.mask[:, :limit])
+
     def check_tokens(self, tokens: Any) -> None:
         """Refuse numbers that are no tokens.
 
@@ -285,11 +307,7 @@ class Layout:
             ValueError: the contexts are no prompts of this layout.
         """
         plain = segments.numpy()
-        if plain.context.ndim != 2 or plain.context.shape[1] != self.prompt_tokens:
-            raise ValueError(
-                f"Contexts of shape {plain.context.shape} came; wanted (batch,"
-                f" {self.prompt_tokens}): the prompts, padded on the left."
-            )
+        self._check_prompts(plain.context)
         return [
             self.line(prompt[real], actions[mask])
             for prompt, real, actions, mask in zip(
@@ -304,6 +322,13 @@ class Layout:
     def line(self, prompt: Int[np.ndarray, " prompt"], response: Int[np.ndarray, " steps"]) -> str:
         """One prompt and its response, as people read them."""
         return ARROW.join(self.codec.decode(one.tolist()) for one in (prompt, response))
+
+    def _check_prompts(self, context: np.ndarray) -> None:
+        if context.ndim != 2 or context.shape[1] != self.prompt_tokens:
+            raise ValueError(
+                f"Contexts of shape {context.shape} came; wanted (batch, {self.prompt_tokens}): the"
+                " prompts, padded on the left."
+            )
 
 
 @dataclass(frozen=True, eq=False)

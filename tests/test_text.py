@@ -87,6 +87,32 @@ def test_a_response_ends_with_its_first_end_or_at_the_limit() -> None:
         LAYOUT.check_responses(actions, other)
 
 
+def test_segments_from_elsewhere_are_whole_responses_to_prompts_of_the_layout() -> None:
+    actions = np.array([[4, 2, 1, 0, 0], [3, 3, 3, 3, 0]])
+    good = Segments(
+        actions=actions,
+        mask=np.arange(5) < np.array([[3], [4]]),
+        context=LAYOUT.prompts([[2, 4], [3, 2, 2]]),
+        context_id=np.arange(2),
+    )
+    LAYOUT.check_segments(good)
+    LAYOUT.check_segments(good.to("cpu"))
+    short = good.take(slice(1))
+    LAYOUT.check_segments(short.replace(actions=actions[:1, :3], mask=np.ones((1, 3), bool)))
+    for changes, sentence in (
+        ({"context": np.zeros((2, 3))}, "Tokens of type float64 came"),
+        ({"context": np.zeros((2, 2), int)}, r"shape \(2, 2\) came; wanted \(batch, 3\)"),
+        ({"context": np.zeros((2, 3), int)}, "Prompt 0 is empty; give every prompt a token"),
+        ({"context": np.full((2, 3), 5)}, "no token 5; the vocabulary has 0 to 4"),
+        ({"actions": np.full((2, 5), 7)}, "no token 7; the vocabulary has 0 to 4"),
+        ({"actions": np.zeros((2, 5, 1))}, r"shape \(2, 5, 1\) .* wanted \(batch, steps\)"),
+        ({"mask": np.ones((2, 5), bool)}, "up to 5 tokens came; .* at most 4 tokens"),
+        ({"mask": np.arange(5) < np.array([[2], [4]])}, "Row 0 is no whole response"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            LAYOUT.check_segments(good.replace(**changes))
+
+
 def test_bad_input_is_met_with_one_sentence() -> None:
     with pytest.raises(ValueError, match=r"Prompt 1 has 0 tokens; wanted 1 to 3, so drop it"):
         LAYOUT.prompts([[2], []])

@@ -13,6 +13,7 @@ from prefgym.elicitation import Elicitor, Schedule
 from prefgym.raters import Rater
 from prefgym.responses import ResponseStore
 from prefgym.segments import Segments
+from prefgym.spaces import check_steps
 from prefgym.text import Layout
 from prefgym.wrappers.inner import (
     CAPACITY,
@@ -158,6 +159,17 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         """Where prompt and response stand in an observation; None where there is no text."""
         found: Layout | None = find_attribute(self.env, "layout")
         return found
+
+    def check_segments(self, segments: Segments) -> None:
+        """Refuse segments from elsewhere that this environment could not have made.
+
+        Raises:
+            ValueError: they hold other prompts, tokens, observations or actions than its spaces.
+        """
+        if self.layout is not None:
+            self.layout.check_segments(segments)
+        else:
+            check_steps(segments, self.single_observation_space, self.single_action_space)
 
     def observations(self) -> np.ndarray:
         """What every lane shows now: for agents that act in whole episodes.
