@@ -12,6 +12,7 @@ import prefgym  # noqa: F401
 from benchmarks.claims import cpl, leak, pendulum_values
 from benchmarks.claims.claim import report
 from prefgym.comparisons import Comparisons, PreferenceDataset
+from prefgym.converters.trl import from_trl
 from prefgym.segments import Segments
 from prefgym_agents.direct import PRESETS, Config, DirectPreference
 from prefgym_agents.sb3 import LOG_STD_FLOOR, OffPolicySB3, OnPolicySB3, sb3_backend
@@ -130,6 +131,40 @@ def test_it_learns_from_its_own_round_alone_where_told_so() -> None:
     for learn_from, pairs in (("all", 40.0), ("round", 10.0)):
         learner = make(rounds=4, labels=40, learn_from=learn_from).learn(1024)
         assert learner.told["direct/pairs"] == pairs
+
+
+def test_more_of_learn_is_more_rounds_and_labels() -> None:
+    learner = make(rounds=2).learn(512)
+    before = leak.fingerprint(learner)
+    for labels, (steps, metrics) in zip((20, 30, 30, 40), learner.iterations(1024), strict=True):
+        assert metrics["pref/labelled"] == labels, steps
+    assert learner.rounds == 4
+    assert learner.told["pref/asked_now"] == 10.0
+    assert learner.told["direct/pairs"] == 40.0
+    assert leak.fingerprint(learner) != before
+    held = learner.env.preferences.comparisons.take(slice(20, 30))
+    assert min(held.a.episode.min(), held.b.episode.min()) >= 2  # 200 steps each, in two lanes
+    assert len(learner.learn(256, reset_num_timesteps=False).env.preferences) == 60
+
+
+def test_more_of_learn_than_the_budget_allows_is_refused_before_acting() -> None:
+    learner = DirectPreference(backend(budget=30), labels=20, epochs=1).learn(128)
+    with pytest.raises(ValueError, match=r"labels=40, but the .* only 30; make it with budget=40"):
+        learner.learn(128, reset_num_timesteps=False)
+    assert learner.policy.num_timesteps == 128
+
+
+def test_rounds_that_were_planned_again_resume_bit_for_bit(run_folder: Any) -> None:
+    first = make(rounds=2).learn(256)
+    turns = first.iterations(1024)
+    next(turns)
+    first.save(run_folder / "saved")
+    for _ in turns:
+        pass
+    second = make(rounds=2, seed=5).load(run_folder / "saved").learn(1024)
+    assert isinstance(second, DirectPreference)
+    assert second.rounds == first.rounds == 4
+    assert leak.fingerprint(first) == leak.fingerprint(second)
 
 
 # --- the anchor -------------------------------------------------------------------------------
@@ -259,7 +294,16 @@ def test_orpo_refuses_continuous_actions() -> None:
     with pytest.raises(ValueError, match="need discrete actions"):
         DirectPreference(backend(), "orpo")
     with pytest.raises(ValueError, match="need discrete actions"):
-        DirectPreference(backend("CartPole"), "orpo", data=answered())
+        DirectPreference(backend(), "orpo", data=answered())
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env"), [("TD3", "Pendulum"), ("DDPG", "Pendulum"), ("DQN", "CartPole")]
+)
+def test_a_policy_without_log_probabilities_is_refused_at_once(algorithm: str, env: str) -> None:
+    made = gym.make_vec(f"prefgym/{env}-v0", num_envs=2)
+    with pytest.raises(ValueError, match="acts deterministically"):
+        DirectPreference(sb3_backend(algorithm, made, learning_starts=50))
 
 
 def test_unknown_names_tell_their_neighbours() -> None:
@@ -282,6 +326,32 @@ def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
 def test_a_budget_smaller_than_the_labels_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="allows only 10"):
         DirectPreference(backend(budget=10), labels=20)
+
+
+def test_data_of_another_environment_are_refused_at_once() -> None:
+    given = answered()
+    with pytest.raises(ValueError, match=r"does not fit .* observation .* shape \(3,\), .*\(4,\)"):
+        DirectPreference(backend("CartPole"), data=given)
+    without = given.replace(b=given.b.replace(observations=None))
+    with pytest.raises(ValueError, match=r"data= does not fit .* hold no observations"):
+        DirectPreference(backend(), data=without)
+
+
+def test_tokens_that_do_not_exist_are_refused_at_once() -> None:
+    pytest.importorskip("transformers")
+    from prefgym_agents.language import language_backend
+
+    env: Any = gym.make_vec("prefgym/TextCopy-v0", num_envs=8, samples_per_prompt=8)
+    rows = [{"prompt": "a x b", "chosen": "a b", "rejected": "x"}]
+    data, policy = from_trl(rows, layout=env.layout), language_backend(env, seed=0)
+    DirectPreference(policy, data=data).learn(1)
+    beyond = data.replace(b=data.b.replace(actions=np.full((1, 4), 17)))
+    with pytest.raises(ValueError, match=r"data= does not fit .* There is no token 17"):
+        DirectPreference(policy, data=beyond)
+    with pytest.raises(ValueError, match=r"data= does not fit .* wanted .* the prompts"):
+        DirectPreference(policy, data=from_trl(rows))
+    with pytest.raises(ValueError, match=r"data= does not fit .* Tokens of type float32"):
+        DirectPreference(policy, data=answered())
 
 
 def test_no_comparisons_are_refused() -> None:

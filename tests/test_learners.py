@@ -8,6 +8,7 @@ import pytest
 
 import prefgym  # noqa: F401
 from benchmarks.claims import leak
+from prefgym.comparisons import Comparisons
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.direct import DirectPreference
 from prefgym_agents.learner import Learner
@@ -15,9 +16,35 @@ from prefgym_agents.oracle import TrueReward
 from prefgym_agents.reward_learning import RewardLearning
 from prefgym_agents.sb3 import sb3_backend
 
+CONTROL, TEXT = "prefgym/Pendulum-v0", "prefgym/TextCopy-v0"
+
+
+def answered(policy: PolicyBackend, pairs: int = 20) -> Comparisons:
+    """Comparisons that random actions were given, in an environment like a policy's."""
+    if policy.env.layout is None:
+        env: Any = gym.make_vec(CONTROL, num_envs=16, segment_steps=10)
+    else:
+        env = gym.make_vec(TEXT, num_envs=16, samples_per_prompt=4)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    for _ in range(30):
+        env.step(env.action_space.sample())
+    found: Comparisons = env.compare(*env.sample_pairs(pairs, np.random.default_rng(0)))
+    return found
+
+
 LEARNERS: dict[str, Any] = {
     "reward-learning": lambda backend: RewardLearning(
         backend, labels=20, sessions=2, epochs=3, start_steps=100, hidden=(16,)
+    ),
+    "reward-learning from given comparisons": lambda backend: RewardLearning(
+        backend,
+        data=answered(backend),
+        labels=0,
+        sessions=2,
+        epochs=3,
+        start_steps=100,
+        hidden=(16,),
     ),
     "true-reward": TrueReward,
     "direct": lambda backend: DirectPreference(backend, labels=20, rounds=2, epochs=2),
@@ -26,7 +53,7 @@ LEARNERS: dict[str, Any] = {
 
 
 def control(algorithm: str, seed: int, **settings: Any) -> PolicyBackend:
-    env = gym.make_vec("prefgym/Pendulum-v0", num_envs=2, segment_steps=10)
+    env = gym.make_vec(CONTROL, num_envs=2, segment_steps=10)
     return sb3_backend(algorithm, env, seed=seed, **settings)
 
 
@@ -34,7 +61,7 @@ def text(algorithm: str, seed: int) -> PolicyBackend:
     pytest.importorskip("transformers")
     from prefgym_agents.language import language_backend
 
-    env = gym.make_vec("prefgym/TextCopy-v0", num_envs=16, samples_per_prompt=4)
+    env = gym.make_vec(TEXT, num_envs=16, samples_per_prompt=4)
     return language_backend(env, algorithm=algorithm, seed=seed, learning_rate=1e-3)
 
 
@@ -82,8 +109,11 @@ class TestContract:
             pass
         second = make(name, backend, seed=77).load(run_folder / "saved").learn(768)
         assert leak.fingerprint(first) == leak.fingerprint(second)
-        if isinstance(first, RewardLearning):
-            ours, theirs = (one.env.preferences.comparisons for one in (first, second))
+        ours, theirs = (one.env.preferences for one in (first, second))
+        assert len(ours) == len(theirs)
+        if len(ours):
+            ours, theirs = ours.comparisons, theirs.comparisons
             assert np.array_equal(ours.label, theirs.label)
-            for key, value in ours.a.arrays().items():
-                assert np.array_equal(value, theirs.a.arrays()[key]), key
+            for mine, other in ((ours.a, theirs.a), (ours.b, theirs.b)):
+                for key, value in mine.arrays().items():
+                    assert np.array_equal(value, other.arrays()[key]), key

@@ -17,7 +17,7 @@ from prefgym_agents.evaluation import RandomPolicy, evaluate
 from prefgym_agents.learner import Learner
 from prefgym_agents.reward_learning import PRESETS, Config, RewardLearning
 from prefgym_agents.sb3 import sb3_backend
-from tests.test_learners import LEARNERS
+from tests.test_learners import BACKENDS, LEARNERS, answered
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "PPO": {"n_steps": 64, "n_epochs": 2},
@@ -90,7 +90,7 @@ def test_a_budget_smaller_than_the_labels_is_refused_at_once() -> None:
         RewardLearning(sb3_backend("PPO", env, n_steps=64), labels=20)
 
 
-@pytest.mark.parametrize("wrong", [{"labels": 0}, {"sessions": 0}, {"ask_until": 1.5}])
+@pytest.mark.parametrize("wrong", [{"labels": -1}, {"sessions": 0}, {"ask_until": 1.5}])
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Config(**wrong)
@@ -211,3 +211,123 @@ def test_portions_that_are_skipped_as_a_whole_change_nothing() -> None:
     assert told[-1]["pref/labelled"] > 0
     assert told[-1]["pref/skipped"] > 0
     assert all(np.isfinite(list(one.values())).all() for one in told)
+
+
+# --- given comparisons ------------------------------------------------------------------------
+
+
+def pendulum(algorithm: str = "PPO", **asked: Any) -> PolicyBackend:
+    env = gym.make_vec("prefgym/Pendulum-v0", num_envs=2, segment_steps=10, **asked)
+    return sb3_backend(algorithm, env, seed=0, **ALGORITHMS[algorithm])
+
+
+def from_data(policy: PolicyBackend, pairs: int = 20, **changes: Any) -> RewardLearning:
+    settings = {"labels": 0, "sessions": 2, "epochs": 3, "start_steps": 300, "hidden": (16,)}
+    return RewardLearning(policy, data=answered(policy, pairs), **{**settings, **changes})
+
+
+def nobody(a: Any, b: Any) -> Any:
+    raise AssertionError("asked")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_given_comparisons_are_learned_from_before_the_first_update(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = from_data(pendulum(algorithm, rater=nobody))
+    policy, fitted = learner.policy, []
+    start = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    update = policy.update
+
+    def noting(segments: Any, worth: np.ndarray) -> dict[str, float]:
+        now = learner.model.state_dict()
+        fitted.append(any(not torch.equal(start[name], one) for name, one in now.items()))
+        assert np.array_equal(worth, learner.rewards(segments))
+        return update(segments, worth)
+
+    monkeypatch.setattr(policy, "update", noting)
+    told = [metrics for _, metrics in learner.iterations(640)]
+    assert all(fitted)
+    assert len(learner.env.preferences) == 0
+    assert [one["pref/sessions"] for one in told][:: len(told) - 1] == [0.0, 2.0]
+    assert all(one["reward_model/pairs"] == 20.0 for one in told)
+    assert all("rater/agreement" not in one for one in told)
+    assert all(np.isfinite(list(one.values())).all() for one in told)
+
+
+def test_given_comparisons_are_learned_from_beside_the_asked() -> None:
+    learner = from_data(pendulum(), labels=12)
+    told = [metrics for _, metrics in learner.iterations(640)]
+    assert told[0]["reward_model/pairs"] == 20.0
+    assert told[0]["pref/asked_now"] == 0.0
+    assert told[-1]["reward_model/pairs"] == 32.0
+    assert told[-1]["pref/labelled"] == len(learner.env.preferences) == 12
+    assert 0.0 <= told[-1]["rater/agreement"] <= 1.0
+
+
+def test_given_comparisons_wait_for_exploration_to_end() -> None:
+    learner = from_data(pendulum("SAC"), explore_steps=100)
+    for steps, metrics in learner.iterations(160):
+        assert ("reward_model/loss" in metrics) == (steps > 100)
+
+
+def test_given_comparisons_resume_bit_for_bit(run_folder: Any) -> None:
+    for at in (128, 384):
+        first = from_data(pendulum(), labels=12)
+        turns = first.iterations(768)
+        while next(turns)[0] < at:
+            pass
+        first.save(run_folder / str(at))
+        list(turns)
+        second = from_data(pendulum(), labels=12, seed=0).load(run_folder / str(at)).learn(768)
+        assert leak.fingerprint(first) == leak.fingerprint(second)
+    with pytest.raises(CheckpointError, match="learned from 20 given comparisons, and data= hold"):
+        from_data(pendulum(), 19, labels=12).load(run_folder / "384")
+
+
+def test_the_true_reward_of_given_comparisons_is_not_read() -> None:
+    data = answered(pendulum())
+    false = data.a.replace(rewards=np.full(data.a.mask.shape, 1e3), factors={}, episode=None)
+    learned = [
+        leak.fingerprint(
+            RewardLearning(pendulum(rater=nobody), data=one, labels=0, hidden=(8,)).learn(256)
+        )
+        for one in (data, data.replace(a=false))
+    ]
+    assert learned[0] == learned[1]
+
+
+def test_a_model_of_given_comparisons_agrees_with_the_truth() -> None:
+    learner = from_data(pendulum(rater=nobody), 200, start_steps=500, sessions=4, hidden=(32, 32))
+    assert learner.learn(2048).told["reward_model/true_return_corr"] > 0.85
+
+
+def test_given_comparisons_that_cannot_be_learned_from_are_refused_at_once() -> None:
+    policy = pendulum()
+    with pytest.raises(ValueError, match="labels=0 leaves nothing to learn from"):
+        RewardLearning(policy, labels=0)
+    human = answered(policy).replace(meaning="human")
+    RewardLearning(policy, data=human, labels=0)
+    with pytest.raises(ValueError, match=r"mean 'human', and those .* rater 'partial-return'"):
+        RewardLearning(policy, data=human)
+    with pytest.raises(ValueError, match="holds no comparisons"):
+        RewardLearning(policy, data=human.take(slice(0)), labels=0)
+    odd = human.replace(b=human.b.replace(actions=np.zeros((20, 10, 2))))
+    with pytest.raises(ValueError, match=r"does not fit .* an action .* \(2,\), and .* \(1,\)"):
+        RewardLearning(policy, data=odd, labels=0)
+
+
+# --- the truth, for people ----------------------------------------------------------------------
+
+
+def test_the_truth_is_compared_within_what_may_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def level(segments: Any) -> np.ndarray:
+        """Nothing but the prompt: a number of its own for each."""
+        return 10.0 * segments.context_id[:, None] * (np.arange(segments.steps) == 0)
+
+    learner = LEARNERS["reward-learning"](BACKENDS["a language model's GRPO"](0))
+    learner.learn(128)
+    monkeypatch.setattr(learner, "rewards", lambda s: np.asarray(s.rewards) + level(s))
+    assert learner._truth()["reward_model/true_return_corr"] == pytest.approx(1.0)
+    monkeypatch.setattr(learner, "rewards", level)
+    assert learner._truth() == {}

@@ -23,7 +23,7 @@ class PolicyBackend(Protocol):
     """A policy, the environment that it acts in, and the algorithm that improves it."""
 
     env: Any
-    """The preference environment: ``store``, ``preferences``, ``compare(a, b)``."""
+    """The preference environment: ``store``, ``preferences``, ``compare(a, b)``, ..."""
 
     @property
     def num_timesteps(self) -> int:
@@ -33,6 +33,11 @@ class PolicyBackend(Protocol):
     @property
     def steps_per_collect(self) -> int:
         """Environment steps of one :meth:`collect`."""
+        ...
+
+    @property
+    def has_log_prob(self) -> bool:
+        """Whether actions have a log-probability: not where a policy is deterministic."""
         ...
 
     def begin(self, total_timesteps: int, callback: Any = None) -> None:

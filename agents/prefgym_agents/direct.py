@@ -12,6 +12,9 @@ are the iterative forms, whose anchor is the starting policy or the policy that 
 Given comparisons (``data=``) the learner neither acts nor asks, and ``learn(n)`` takes ``n``
 gradient steps.
 
+Another call of ``learn`` with ``reset_num_timesteps=False`` after all rounds are over holds as many
+rounds again and asks for as many labels again, as far as the environment's budget goes.
+
 What a label means. The implicit reward of a segment is its advantage: labels by regret fit, labels
 by return fit only where both segments begin alike and run to the end of an episode. CPL checks
 what the labels mean, as they were collected, and refuses others; ``meaning=None`` lets it try.
@@ -38,7 +41,7 @@ from prefgym.direct_losses import RECIPES, Recipe, Side, direct_loss, scores
 from prefgym.names import lookup
 from prefgym.segments import Segments
 from prefgym_agents.backend import PolicyBackend
-from prefgym_agents.learner import Learner
+from prefgym_agents.learner import Learner, acted, given
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Config:
     recipe: Recipe = field(default_factory=Recipe)
     """The loss."""
     labels: int = 200
-    """Comparisons to ask for in all."""
+    """Comparisons to ask for until all rounds are over."""
     rounds: int = 1
     """How often to ask and to learn, evenly spread over the steps."""
     anchor: Literal["start", "round"] = "start"
@@ -96,7 +99,8 @@ class DirectPreference(Learner):
             :class:`~prefgym.direct_losses.Recipe`.
 
     Raises:
-        ValueError: unknown settings, a budget smaller than ``labels``, labels of another meaning.
+        ValueError: unknown settings, a policy without log-probabilities, a budget smaller than
+            ``labels``, labels of another meaning, or data that do not fit the environment.
 
     Example: ``DirectPreference(backend, "dpo", beta=0.3, labels=500).learn(50_000)``.
     """
@@ -113,10 +117,15 @@ class DirectPreference(Learner):
     ) -> None:
         super().__init__(policy, tensorboard_log, verbose)
         self.config = _changed(config, changes)
-        self.data = data.comparisons if isinstance(data, PreferenceDataset) else data
+        if not policy.has_log_prob:
+            raise ValueError(
+                "This policy acts deterministically, so its actions have no log-probability, which"
+                " direct losses learn by; take an algorithm that draws actions, such as PPO or SAC."
+            )
+        self.data = given(self.env, data)
         self._check_labels()
         if self.data is None:
-            self._check_budget()
+            self.check_budget(self.config.labels)
             self.env.stop_emitting()
         self.rounds = 0
         """Rounds that are over."""
@@ -125,6 +134,7 @@ class DirectPreference(Learner):
         self.told: dict[str, float] = {}
         """Metrics of the last round."""
         self._asked_at = 0
+        self._since = _Since()
         self._material: _Material | None = None
         self._anchors: dict[str, np.ndarray] = {}
 
@@ -139,47 +149,55 @@ class DirectPreference(Learner):
             if self._material is None:
                 self._material = self._prepared(self.data)
             return self._pass(self._material, total_timesteps - self.gradient_steps)
+        if self.rounds - self._since.rounds == self.config.rounds:
+            self._plan_again()
         with self.clock("env"):
             segments = self.policy.collect()
         if segments is None:
             return None
-        rounds = self._due(self.policy.num_timesteps / total_timesteps)
+        since = self._since.steps
+        rounds = self._due((self.policy.num_timesteps - since) / (total_timesteps - since))
         if rounds > 0:
             self._round(rounds)
         return dict(self.told)
 
+    def _plan_again(self) -> None:
+        """All rounds are over, and there is more to come: as many rounds and labels again.
+
+        Raises:
+            ValueError: the environment's budget does not allow as many labels again.
+        """
+        asked = len(self.env.preferences)
+        self.check_budget(asked + self.config.labels)
+        self._since = _Since(self.policy.num_timesteps, self.rounds, asked)
+
     def _due(self, progress: float) -> int:
         """Rounds whose end has come and which were not held: evenly spread over the steps."""
-        return min(self.config.rounds, int(self.config.rounds * progress)) - self.rounds
+        reached = min(self.config.rounds, int(self.config.rounds * progress))
+        return self._since.rounds + reached - self.rounds
 
     def _round(self, rounds: int) -> None:
         """Ask for the labels of so many rounds about what was collected since, and learn."""
         answers = self._ask(rounds)
         self.rounds += rounds
-        preferences = self.env.preferences
-        self.told = {
-            "pref/labelled": float(len(preferences)),
-            "pref/skipped": float(preferences.skipped),
-            "pref/sessions": float(self.rounds),
-            "pref/asked_now": float(len(answers or ())),
-        }
-        given = answers
+        preferences, read = self.env.preferences, answers
         if self.config.learn_from == "all" and len(preferences):
-            given = preferences.comparisons
-        if not given:
-            return
-        material = self._prepared(given)
-        for _ in range(self.config.epochs):
-            last = self._pass(material)
-        self.told |= last
-        self.told["pref/ties"] = float(np.mean(given.label == 0.5))
-        self._anchors = {}
+            read = preferences.comparisons
+        read = read or None
+        self.told = {}
+        if read is not None:
+            material = self._prepared(acted(read))
+            for _ in range(self.config.epochs):
+                self.told = self._pass(material)
+            self._anchors = {}
+        self.told |= self.preference_metrics(self.rounds, answers, read)
 
     def _ask(self, rounds: int) -> Comparisons | None:
         """Put the labels of so many rounds to the environment's rater."""
         config, steps = self.config, self.policy.num_timesteps
-        missing = config.labels - len(self.env.preferences)
-        count = -(-missing * rounds // (config.rounds - self.rounds))
+        missing = self._since.labels + config.labels - len(self.env.preferences)
+        left = self._since.rounds + config.rounds - self.rounds
+        count = -(-missing * rounds // left)
         recent, self._asked_at = steps - self._asked_at, steps
         if count < 1:
             return None
@@ -193,7 +211,7 @@ class DirectPreference(Learner):
         """The comparisons as the policy reads them, with the anchor's log-probabilities."""
         recipe = self.config.recipe
         steps = max(comparisons.a.steps, comparisons.b.steps)
-        a, b = (_acted(side.numpy().padded(steps)) for side in (comparisons.a, comparisons.b))
+        a, b = (side.padded(steps) for side in (comparisons.a, comparisons.b))
         sides = {"a": a, "b": b}
         if recipe.loss == "kto":
             sides |= {f"mismatched_{name}": _mismatched(side) for name, side in sides.items()}
@@ -277,17 +295,6 @@ class DirectPreference(Learner):
                 "The odds of ORPO need discrete actions: probabilities of continuous ones are"
                 " densities, and may exceed 1. Choose another preset."
             )
-        if data is not None and not len(data):
-            raise ValueError("data= holds no comparisons; ask some first.")
-
-    def _check_budget(self) -> None:
-        """Refuse a budget that the labels exceed."""
-        left, labels = self.env.elicitor.budget_left, self.config.labels
-        if left is not None and left + len(self.env.preferences) < labels:
-            raise ValueError(
-                f"labels={labels}, but the environment's budget allows only"
-                f" {left + len(self.env.preferences)}; make it with budget={labels}."
-            )
 
     def state(self) -> dict[str, Any]:
         """Where the schedule stands; for given comparisons the anchor's log-probabilities too."""
@@ -296,6 +303,7 @@ class DirectPreference(Learner):
             "gradient_steps": self.gradient_steps,
             "told": self.told,
             "asked_at": self._asked_at,
+            "since": list(self._since),
             "anchors": self._anchors,
         }
 
@@ -304,6 +312,15 @@ class DirectPreference(Learner):
         self.rounds, self.gradient_steps = state["rounds"], state["gradient_steps"]
         self.told, self._asked_at = dict(state["told"]), state["asked_at"]
         self._anchors, self._material = dict(state["anchors"]), None
+        self._since = _Since(*state["since"])
+
+
+class _Since(NamedTuple):
+    """Where the counters stood when the rounds were planned."""
+
+    steps: int = 0
+    rounds: int = 0
+    labels: int = 0
 
 
 class _Material(NamedTuple):
@@ -345,17 +362,6 @@ def _changed(config: Config | str, changes: Mapping[str, Any]) -> Config:
     loss = {name: value for name, value in changes.items() if name in _RECIPES}
     config = replace(config, **own)
     return replace(config, recipe=replace(config.recipe, **loss))
-
-
-def _acted(segments: Segments) -> Segments:
-    """What a policy may read of segments: no rewards, no advantages, no factors."""
-    return Segments(
-        actions=segments.actions,
-        mask=segments.mask,
-        context=segments.context,
-        context_id=segments.context_id,
-        observations=segments.observations,
-    )
 
 
 def _mismatched(segments: Segments) -> Segments:

@@ -12,6 +12,8 @@ import numpy as np
 from rich.progress import Progress
 
 from prefgym import checkpoints
+from prefgym.comparisons import Comparisons, PreferenceDataset
+from prefgym.segments import Segments
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.logs import TensorBoardLog, print_table
 
@@ -80,6 +82,40 @@ class Learner(ABC):
     @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to a :meth:`state`."""
+
+    def check_budget(self, labels: int) -> None:
+        """Refuse a budget of the environment that does not allow so many labels in all.
+
+        Raises:
+            ValueError: it does not.
+        """
+        left, given = self.env.elicitor.budget_left, len(self.env.preferences)
+        if left is not None and left + given < labels:
+            raise ValueError(
+                f"labels={labels}, but the environment's budget allows only {left + given}; make it"
+                f" with budget={labels}."
+            )
+
+    def preference_metrics(
+        self, sessions: int, answers: Comparisons | None, learned_from: Comparisons | None
+    ) -> dict[str, float]:
+        """The scalars ``pref/...`` after a session.
+
+        Args:
+            sessions: portions of labels asked so far.
+            answers: to the questions of this session; None where none was asked.
+            learned_from: the comparisons that it learned from; None where there were none.
+        """
+        preferences = self.env.preferences
+        told = {
+            "pref/labelled": float(len(preferences)),
+            "pref/skipped": float(preferences.skipped),
+            "pref/sessions": float(sessions),
+            "pref/asked_now": float(len(answers or ())),
+        }
+        if learned_from is not None:
+            told["pref/ties"] = float(np.mean(learned_from.label == 0.5))
+        return told
 
     def iterations(
         self, total_timesteps: int, callback: Any = None
@@ -200,3 +236,38 @@ class Learner(ABC):
 def as_rewards(values: Any) -> np.ndarray:
     """Rewards ``[B, T]`` of a model as a numpy array."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, np.float32)
+
+
+def acted(comparisons: Comparisons) -> Comparisons:
+    """What a learner may read of comparisons: no true rewards, no advantages, no factors."""
+
+    def of(segments: Segments) -> Segments:
+        plain = segments.numpy()
+        return Segments(
+            actions=plain.actions,
+            mask=plain.mask,
+            context=plain.context,
+            context_id=plain.context_id,
+            observations=plain.observations,
+        )
+
+    return comparisons.replace(a=of(comparisons.a), b=of(comparisons.b))
+
+
+def given(env: Any, data: PreferenceDataset | Comparisons | None) -> Comparisons | None:
+    """Comparisons from elsewhere, as a learner in this environment reads them.
+
+    Raises:
+        ValueError: there are none, or their segments are none of this environment's.
+    """
+    if data is None:
+        return None
+    if not len(data):
+        raise ValueError("data= holds no comparisons; ask some first.")
+    known = acted(data.comparisons if isinstance(data, PreferenceDataset) else data)
+    for side in (known.a, known.b):
+        try:
+            env.check_segments(side)
+        except ValueError as error:
+            raise ValueError(f"data= does not fit the environment: {error}") from error
+    return known

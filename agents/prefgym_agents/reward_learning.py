@@ -7,6 +7,10 @@ The loop: act; when labels are due, ask about pairs of recent segments, fit the 
 judge again what is still learned from; improve the policy for the learned reward. The phases
 differ between the papers only by settings, so they are presets of one learner.
 
+Given comparisons (``data=``) are learned from beside those that are asked, or, with ``labels=0``,
+instead of them: before the first update for the model's rewards, and again in every session, which
+also brings the rewards to the scale of what the policy does by then.
+
 Departures from the papers. The budget is spread evenly over sessions up to ``ask_until`` of the
 run. Learned rewards are divided by their standard deviation; their mean is taken off only while no
 episode ever ended early, because where episodes end a constant per step changes what is best
@@ -17,7 +21,8 @@ Metrics: ``pref/labelled``, ``pref/skipped``, ``pref/ties`` (share), ``pref/sess
 ``pref/asked_now``, ``rater/agreement`` (share of the new labels that the model foretold),
 ``reward_model/loss``, ``reward_model/accuracy``, ``reward_model/epochs``,
 ``reward_model/gradient_steps``, ``reward_model/pairs``, ``reward_model/true_return_corr`` (for
-people), seconds as ``time/<phase>``, and what the backend says.
+people: over pairs that may be compared, the correlation of the two differences of returns; left out
+where one does not vary), seconds as ``time/<phase>``, and what the backend says.
 """
 
 from collections.abc import Mapping
@@ -30,7 +35,7 @@ import numpy as np
 import torch
 
 from prefgym import queries, rewards
-from prefgym.comparisons import Comparisons
+from prefgym.comparisons import Comparisons, PreferenceDataset
 from prefgym.losses import lapsing, logistic
 from prefgym.metrics import accuracy, pearson
 from prefgym.models.fit import adam, fit
@@ -38,7 +43,7 @@ from prefgym.models.reward_models import PointwiseModel
 from prefgym.names import lookup
 from prefgym.segments import Segments
 from prefgym_agents.backend import PolicyBackend
-from prefgym_agents.learner import Learner, as_rewards
+from prefgym_agents.learner import Learner, acted, as_rewards, given
 
 Queries = Literal["uniform", "disagreement", "entropy", "k-centre"]
 
@@ -48,7 +53,7 @@ class Config:
     """Settings of reward learning; defaults suit small control tasks."""
 
     labels: int = 200
-    """Comparisons to ask for in all."""
+    """Comparisons to ask for in all; 0 only where some are given."""
     sessions: int = 6
     """In how many portions they are asked."""
     ask_until: float = 0.6
@@ -89,8 +94,9 @@ class Config:
     def __post_init__(self) -> None:
         """Refuse settings that can never work."""
         for name in ("labels", "sessions", "candidates", "members", "epochs", "neighbours"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; wanted at least 1.")
+            least = 0 if name == "labels" else 1
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}; wanted at least {least}.")
         lookup(self.queries, dict.fromkeys(get_args(Queries)), "way to choose queries")
         for name in ("ask_until", "stop_accuracy"):
             if not 0.0 < getattr(self, name) <= 1.0:
@@ -139,13 +145,16 @@ class RewardLearning(Learner):
     Args:
         policy: who acts and improves; its environment is asked for preferences.
         config: the settings, or the name of a preset.
+        data: comparisons to learn from beside those that are asked; with ``labels=0`` instead.
         model: a reward model of your own; by default the backend makes an ensemble as the
             settings say.
         tensorboard_log: folder for TensorBoard.
         verbose: 1 prints tables.
         **changes: single settings that differ from ``config``.
 
-    Example: see the README.
+    Raises:
+        ValueError: unknown settings, a budget smaller than ``labels``, nothing to learn from, or
+            data that do not fit the environment or mean something else than its rater's labels.
     """
 
     def __init__(
@@ -153,6 +162,7 @@ class RewardLearning(Learner):
         policy: PolicyBackend,
         config: Config | str = "default",
         *,
+        data: PreferenceDataset | Comparisons | None = None,
         model: PointwiseModel | None = None,
         tensorboard_log: str | Path | None = None,
         verbose: int = 0,
@@ -165,12 +175,8 @@ class RewardLearning(Learner):
         if unknown:
             lookup(unknown[0], SETTINGS, "setting of reward learning")
         self.config = replace(config, **changes)
-        left = self.env.elicitor.budget_left
-        if left is not None and left + len(self.env.preferences) < self.config.labels:
-            raise ValueError(
-                f"labels={self.config.labels}, but the environment's budget allows only"
-                f" {left + len(self.env.preferences)}; make it with budget={self.config.labels}."
-            )
+        self.data = given(self.env, data)
+        self._check_labels()
         self.store = self.env.store
         self.segment_steps = self.env.segment_steps
         self.env.stop_emitting()
@@ -186,6 +192,7 @@ class RewardLearning(Learner):
         self.told: dict[str, float] = {}
         """Metrics of the last session."""
         self._restarted = self.config.explore_steps == 0
+        self._unread = self.data is not None
 
     def step(self, total_timesteps: int) -> dict[str, float] | None:
         """Act; ask, fit and judge again if labels are due; improve the policy."""
@@ -197,8 +204,8 @@ class RewardLearning(Learner):
             worth = self._novelty(segments)
         else:
             portions = self._due(self.policy.num_timesteps / total_timesteps)
-            if portions:
-                self._session(portions)
+            if portions or self._unread:
+                self._session(portions, segments)
             with self.clock("reward_model"):
                 worth = self.rewards(segments)
         with self.clock("policy"):
@@ -209,21 +216,23 @@ class RewardLearning(Learner):
         """What each step is worth to the model, ``[B, T]``."""
         return as_rewards(self.model.rewards(segments))
 
-    def _session(self, portions: int) -> None:
-        """Ask so many portions of labels at once, and do all that follows from them."""
+    def _session(self, portions: int, segments: Segments) -> None:
+        """Ask so many portions of labels at once, and do all that follows; ``segments`` are new."""
         answers = self._ask(portions)
-        preferences = self.env.preferences
-        if len(preferences):
-            agreement = self._agreement(answers)
-            self._learn_from(preferences.comparisons)
-            self.told["rater/agreement"] = agreement
+        known = self._known()
+        if known is not None:
+            agreement = {} if answers is None else {"rater/agreement": self._agreement(answers)}
+            self._learn_from(known, segments)
+            self.told |= agreement
         self.sessions += portions
-        self.told |= {
-            "pref/labelled": float(len(preferences)),
-            "pref/skipped": float(preferences.skipped),
-            "pref/sessions": float(self.sessions),
-            "pref/asked_now": float(len(answers)),
-        }
+        self.told |= self.preference_metrics(self.sessions, answers, known)
+
+    def _known(self) -> Comparisons | None:
+        """What there is to learn from: all comparisons that were given, and all that were asked."""
+        parts = [] if self.data is None else [self.data]
+        if len(self.env.preferences):
+            parts.append(acted(self.env.preferences.comparisons))
+        return Comparisons.concatenate(parts) if parts else None
 
     def _agreement(self, answers: Comparisons) -> float:
         """The share of new labels that the model foretold; ½ where nothing was decided."""
@@ -233,11 +242,10 @@ class RewardLearning(Learner):
         share = accuracy(foretold, answers.label)
         return 0.5 if np.isnan(share) else share
 
-    def _learn_from(self, comparisons: Comparisons) -> None:
+    def _learn_from(self, comparisons: Comparisons, segments: Segments) -> None:
         """Fit the reward model, and judge again what is still learned from."""
         with self.clock("reward_model"):
-            self.told = self._fit(comparisons)
-        self.told["pref/ties"] = float(np.mean(comparisons.label == 0.5))
+            self.told = self._fit(comparisons, segments)
         with self.clock("policy"):
             self.policy.relabel(self.rewards)
             if not self._restarted:
@@ -247,7 +255,8 @@ class RewardLearning(Learner):
     def _due(self, progress: float) -> int:
         """Portions whose time has come and which were not asked: evenly spread to ``ask_until``."""
         config = self.config
-        if self._missing() == 0 or self.policy.num_timesteps < config.start_steps:
+        idle = self.data is None and self._missing() == 0
+        if idle or self.policy.num_timesteps < config.start_steps:
             return 0
         if self.store.starts(self.segment_steps, recent=config.recent_steps) < 2:
             return 0
@@ -258,9 +267,11 @@ class RewardLearning(Learner):
         """Labels still to be asked for, in all."""
         return self.config.labels - len(self.env.preferences)
 
-    def _ask(self, portions: int) -> Comparisons:
+    def _ask(self, portions: int) -> Comparisons | None:
         """Choose pairs among candidates, and put them to the environment's rater."""
         config = self.config
+        if not portions or self._missing() < 1:
+            return None
         count = -(-self._missing() * portions // (config.sessions - self.sessions))
         rng = np.random.default_rng((config.seed, self.sessions))
         pool = count if self.sessions == 0 else count * config.candidates
@@ -286,11 +297,14 @@ class RewardLearning(Learner):
         """What both segments of each pair are like, ``[B, 2 * numbers]``."""
         return torch.cat([self.model.outline(side) for side in (a, b)], 1).cpu().numpy()
 
-    def _fit(self, comparisons: Comparisons) -> dict[str, float]:
-        config, steps = self.config, self.segment_steps
-        rng = np.random.default_rng((config.seed, self.sessions, 2))
-        seen = self.store.segments(self.store.sample(256, steps, rng), steps)
+    def _fit(self, comparisons: Comparisons, segments: Segments) -> dict[str, float]:
+        config = self.config
+        seen = self._seen(segments)
         self.model.normalise(seen)
+        if self.data is not None and self._unread:
+            self.model.normalise(self.data.a)
+            self.model.normalise(self.data.b)
+            self._unread = False
         told = fit(
             self.model,
             comparisons,
@@ -304,11 +318,27 @@ class RewardLearning(Learner):
         self.model.standardise(seen)
         if self.store.any_terminated:
             self.model.reward_mean.zero_()
-        learned = self.rewards(seen).sum(1, where=seen.mask)
-        return {
-            **{f"reward_model/{name}": value for name, value in told.items()},
-            "reward_model/true_return_corr": pearson(learned, seen.rewards.sum(1)),
-        }
+        return {f"reward_model/{name}": value for name, value in told.items()} | self._truth()
+
+    def _seen(self, segments: Segments) -> Segments:
+        """Segments of the store, as long as those compared; the newest where it has none yet."""
+        steps = self.segment_steps
+        if not self.store.starts(steps):
+            return segments
+        rng = np.random.default_rng((self.config.seed, self.sessions, 2))
+        found: Segments = self.store.segments(self.store.sample(256, steps, rng), steps)
+        return found
+
+    def _truth(self) -> dict[str, float]:
+        """How the learned reward tells apart what may be compared, beside the true one."""
+        rng = np.random.default_rng((self.config.seed, self.sessions, 4))
+        try:
+            pairs = self.env.sample_pairs(256, rng)
+        except ValueError:  # nothing can be compared yet
+            return {}
+        learned = np.subtract(*(self.rewards(side).sum(1) for side in pairs))
+        known = pearson(learned, np.subtract(*(side.rewards.sum(1) for side in pairs)))
+        return {} if np.isnan(known) else {"reward_model/true_return_corr": known}
 
     def _passes(self, pairs: int) -> int:
         """How often a session's fitting may pass over so many comparisons."""
@@ -328,6 +358,21 @@ class RewardLearning(Learner):
             worth = rewards.state_entropy(segments.observations, among, self.config.neighbours)
             return as_rewards(worth)
 
+    def _check_labels(self) -> None:
+        """Refuse labels beyond the budget, of two meanings, or none at all."""
+        labels, data = self.config.labels, self.data
+        if data is None and not labels:
+            raise ValueError("labels=0 leaves nothing to learn from; ask for some, or give data=.")
+        self.check_budget(labels)
+        meaning = self.env.preferences.meaning
+        asked = labels or len(self.env.preferences)
+        if data is not None and asked and data.meaning != meaning:
+            raise ValueError(
+                f"The labels of data= mean {data.meaning!r}, and those of this environment's rater"
+                f" {meaning!r}, which one model cannot learn from; ask none (labels=0), or say that"
+                f" they mean the same with data.replace(meaning={meaning!r})."
+            )
+
     def state(self) -> dict[str, Any]:
         """Reward model, its optimizer, and where the schedule stands."""
         return {
@@ -336,11 +381,18 @@ class RewardLearning(Learner):
             "sessions": self.sessions,
             "told": self.told,
             "restarted": self._restarted,
+            "unread": self._unread,
+            "given": len(self.data or ()),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to a :meth:`state`."""
+        if state["given"] != len(self.data or ()):
+            raise ValueError(
+                f"it learned from {state['given']} given comparisons, and data= holds"
+                f" {len(self.data or ())}"
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.sessions, self.told = state["sessions"], dict(state["told"])
-        self._restarted = state["restarted"]
+        self._restarted, self._unread = state["restarted"], state["unread"]

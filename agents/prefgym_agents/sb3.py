@@ -68,6 +68,11 @@ class SB3Backend:
         """Environment steps taken, over all lanes."""
         return int(self.model.num_timesteps)
 
+    @property
+    def has_log_prob(self) -> bool:
+        """On-policy algorithms and SAC; the others act deterministically."""
+        return isinstance(self.model, OnPolicyAlgorithm | SAC)
+
     def begin(self, total_timesteps: int, callback: Any = None) -> None:
         """Get ready for a call of ``learn``; the environment is reset the first time only."""
         fresh = self.model._last_obs is None

@@ -104,6 +104,11 @@ class LanguageBackend:
         lanes: int = self.env.num_envs
         return lanes * self.layout.response_tokens * self.processes.count
 
+    @property
+    def has_log_prob(self) -> bool:
+        """Always."""
+        return True
+
     def get_env(self) -> Any:
         """The environment, as callbacks ask for it."""
         return self.env
