@@ -127,7 +127,7 @@ def test_rewards_are_those_of_a_plain_forward_pass(
         ids = torch.as_tensor(np.concatenate([prompt, response]))[None]
         with torch.no_grad():
             hidden = model.trunk(input_ids=ids).last_hidden_state[0, len(prompt) :]
-            wanted = hidden @ model.weight.T + model.bias
+            wanted = hidden @ model.heads.weights[0][..., 0].T + model.heads.biases[0][:, 0, 0]
         wanted = (torch.tanh(wanted) if tanh else wanted).T
         torch.testing.assert_close(rewards[:, row, : len(response)], wanted, atol=1e-6, rtol=1e-4)
         assert not rewards[:, row, len(response) :].any()
@@ -300,7 +300,7 @@ def test_a_frozen_trunk_stays_as_it_is(rng: np.random.Generator) -> None:
     before = state(model)
     fit(model, judged(rng, 40), adam(model), rng, epochs=2)
     changed = {name for name, value in model.state_dict().items() if (value != before[name]).any()}
-    assert "weight" in changed
+    assert "heads.weights.0" in changed
     assert not [name for name in changed if name.startswith("trunk")]
 
 
@@ -468,6 +468,6 @@ def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
 def test_a_model_gone_astray_says_so() -> None:
     model = small()
     with torch.no_grad():
-        model.bias.fill_(float("nan"))
+        model.heads.biases[-1].fill_(float("nan"))
     with pytest.raises(RuntimeError, match="a reward is NaN or infinite"):
         model.rewards(BATCH)

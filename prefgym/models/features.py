@@ -1,7 +1,12 @@
-"""Features: the rows of numbers that a model reads of segments, one for every step."""
+"""Features: the rows of numbers that a model reads of segments, one for every step.
 
+``StepFeatures`` reads what an agent sees and does; ``FactorFeatures`` and ``MappedFeatures`` read
+what an expert knows to matter, so that little is left to learn and few comparisons will do.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -9,7 +14,27 @@ from gymnasium import Space, spaces
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from prefgym.names import lookup
 from prefgym.segments import Array, Segments
+
+
+@runtime_checkable
+class FeatureMap(Protocol):
+    """Any way to make rows of numbers of segments: what a model reads of them."""
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row."""
+        ...
+
+    @property
+    def measured(self) -> Bool[np.ndarray, " features"]:
+        """Which numbers are measurements; the others are flags, which need no normalising."""
+        ...
+
+    def __call__(self, segments: Segments) -> Float[Tensor, " batch steps features"]:
+        """The rows of a batch, in float32 and memory of their own; zeros at padding."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -66,10 +91,10 @@ class StepFeatures:
             for values, (name, space) in zip(columns, self._spaces(), strict=True)
         ]
         rows = torch.cat(parts, -1)
-        if not torch.isfinite(rows).all():
-            row = int((~torch.isfinite(rows)).any(-1).any(-1).nonzero()[0])
+        wrong = _not_finite(rows)
+        if wrong is not None:
             raise ValueError(
-                f"StepFeatures: segment {row} holds NaN or infinite observations or actions; "
+                f"StepFeatures: segment {wrong[0]} holds NaN or infinite observations or actions; "
                 "find out which step of the environment made them."
             )
         return rows
@@ -78,12 +103,140 @@ class StepFeatures:
         return ("observation", self.observation_space), ("action", self.action_space)
 
 
+@dataclass(frozen=True)
+class FactorFeatures:
+    """The named factors of every step, for example ``FactorFeatures(["speed2", "effort"])``.
+
+    The expert says which measurements matter; what they are worth is learned. Environments list
+    their factors, and record them in every segment.
+
+    Source: Nath et al. (2024), sec. 4.1, arXiv:2402.15473: a reward model that reads seven features
+    of a response instead of the response.
+
+    Raises:
+        ValueError: no name, or one twice.
+    """
+
+    names: Sequence[str]
+    """Of the factors, in the order of the columns."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that make no row."""
+        names = (self.names,) if isinstance(self.names, str) else tuple(self.names)
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"FactorFeatures: the names are {list(names)}; give at least one, and each once."
+            )
+        object.__setattr__(self, "names", names)
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row."""
+        return len(self.names)
+
+    @property
+    def measured(self) -> Bool[np.ndarray, " features"]:
+        """All of them."""
+        return np.ones(self.width, bool)
+
+    def __call__(self, segments: Segments) -> Float[Tensor, " batch steps features"]:
+        """The rows of a batch, float32, on the device of the segments; zeros at padding.
+
+        Raises:
+            ValueError: a factor that the segments lack, of another shape, NaN or infinite.
+        """
+        if not segments.factors:
+            raise ValueError(
+                f"FactorFeatures: the segments hold no factors, and {', '.join(self.names)} are to "
+                "be read; record them in an environment that has factors, or use StepFeatures."
+            )
+        mask = as_tensor(segments.mask)
+        columns = [as_tensor(lookup(one, segments.factors, "factor")) for one in self.names]
+        for name, column in zip(self.names, columns, strict=True):
+            if column.shape != mask.shape:
+                raise ValueError(
+                    f"FactorFeatures: factor {name!r} has shape {tuple(column.shape)}, wanted "
+                    f"{tuple(mask.shape)}, one number for each step."
+                )
+        rows = _without_padding(torch.stack([one.to(torch.float32) for one in columns], -1), mask)
+        wrong = _not_finite(rows)
+        if wrong is not None:
+            raise ValueError(
+                f"FactorFeatures: factor {self.names[wrong[1]]!r} of segment {wrong[0]} is NaN or "
+                "infinite; find out which step of the environment made it."
+            )
+        return rows
+
+
+@dataclass(frozen=True)
+class MappedFeatures:
+    """What a function makes of every step: an expert's formulas, or a network that stays frozen.
+
+    A number about a whole segment stands at one of its steps, zeros at the others.
+
+    Raises:
+        ValueError: the width is below 1.
+    """
+
+    function: Callable[[Segments], Array]
+    """Segments in (numpy or torch, as the model gets them), ``[batch, steps, width]`` out, numpy or
+    torch. No gradient flows through it, and what it says of padding is not read."""
+    width: int
+    """Numbers in a row."""
+
+    def __post_init__(self) -> None:
+        """Refuse rows of nothing."""
+        if self.width < 1:
+            raise ValueError(f"MappedFeatures: width is {self.width}, wanted 1 or more.")
+
+    @property
+    def measured(self) -> Bool[np.ndarray, " features"]:
+        """All of them."""
+        return np.ones(self.width, bool)
+
+    @torch.no_grad()
+    def __call__(self, segments: Segments) -> Float[Tensor, " batch steps features"]:
+        """The rows of a batch, float32, on the device that the function chose; zeros at padding.
+
+        Raises:
+            ValueError: the function made rows of another shape, NaN or infinity.
+        """
+        rows, mask = as_tensor(self.function(segments)), as_tensor(segments.mask)
+        if rows.shape != (*mask.shape, self.width):
+            raise ValueError(
+                f"MappedFeatures: the function made an array of shape {tuple(rows.shape)}, wanted "
+                f"{(*mask.shape, self.width)}: a row of {self.width} numbers for each step."
+            )
+        rows = _without_padding(rows.to(torch.float32), mask)
+        wrong = _not_finite(rows)
+        if wrong is not None:
+            raise ValueError(
+                f"MappedFeatures: column {wrong[1]} of segment {wrong[0]} is NaN or infinite; mend "
+                "the function (a division by zero, a logarithm of zero?)."
+            )
+        return rows
+
+
 def as_tensor(values: Array) -> Tensor:
     """Numpy or torch as torch; copies only what torch cannot share (read-only, reversed)."""
     if isinstance(values, np.ndarray):
         shared = values.flags.writeable and min(values.strides, default=0) >= 0
         return torch.from_numpy(values if shared else values.copy())
     return torch.as_tensor(values)
+
+
+def _without_padding(rows: Tensor, mask: Tensor) -> Tensor:
+    """A copy with zeros at padding."""
+    return torch.where(mask.to(rows.device)[..., None], rows, rows.new_zeros(()))
+
+
+def _not_finite(rows: Tensor) -> tuple[int, int] | None:
+    """The first segment and column with a number that is NaN or infinite."""
+    finite = torch.isfinite(rows)
+    if finite.all():
+        return None
+    segment, column = (~finite).any(1).nonzero()[0].tolist()
+    return segment, column
 
 
 def _is_categorical(space: Space[Any]) -> bool:

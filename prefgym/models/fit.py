@@ -7,7 +7,7 @@ before its step), ``epochs``, ``gradient_steps``, ``pairs``; with a validation s
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -64,6 +64,49 @@ class PreferenceModel(Protocol):
         ...
 
 
+@runtime_checkable
+class Attentive(Protocol):
+    """A model that wants to know who said what, beside giving margins."""
+
+    reassesses: bool
+    """Whether :meth:`reassess` wants to be called."""
+
+    def begin(self, pairs: Pairs, label: Tensor, rng: np.random.Generator) -> None:
+        """A fit to these pairs begins; ``pairs`` are those of one member, ``[1, P]``."""
+        ...
+
+    def differences(self, pairs: Pairs) -> Float[Tensor, " members pairs tastes"]:
+        """By how much each taste prefers side 0, without gradient."""
+        ...
+
+    def reassess(
+        self,
+        differences: Float[Tensor, " members pairs tastes"],
+        label: Float[Tensor, " pairs"],
+        rater_id: Int[Tensor, " pairs"],
+    ) -> None:
+        """Before each pass, given :meth:`differences` of all pairs."""
+        ...
+
+    def penalty(self) -> Tensor | float:
+        """What to add to the mean loss of the last margins, summed over members."""
+        ...
+
+
+class Curated(NamedTuple):
+    """What a curator makes of the labels for one pass; each broadcasts to ``[members, pairs]``."""
+
+    label: Tensor
+    weight: Tensor | float = 1.0
+    """Multiplies the comparison's own; 0 leaves it out."""
+    offset: Tensor | float = 0.0
+    """By how much ``a`` has to be better before the margin counts as one."""
+
+
+Curator = Callable[[int, Tensor, Tensor, torch.Generator], Curated]
+"""``curate(epoch, margins [members, pairs], label [pairs], generator)``, before each pass."""
+
+
 def adam(
     model: PreferenceModel, learning_rate: float = 3e-4, weight_decay: float = 0.0
 ) -> torch.optim.AdamW:
@@ -84,6 +127,7 @@ def fit(
     stop_accuracy: float = 0.97,
     validation_share: float = 0.0,
     bootstrap: bool = False,
+    curate: Curator | None = None,
 ) -> dict[str, float]:
     """Descend the mean loss of the comparisons, each weighted by its ``weight``.
 
@@ -103,6 +147,8 @@ def fit(
         validation_share: share of the pairs to hold out, in [0, 1). Chosen by position, so that a
             pair once held out stays so while a data set grows.
         bootstrap: each member sees as many pairs, drawn with replacement, as there are.
+        curate: looks over the labels before each pass (``prefgym.curation``); costs a pass without
+            gradient.
 
     Returns:
         The metrics of the last epoch, as listed at the top of the file.
@@ -118,11 +164,22 @@ def fit(
     bags = np.tile(np.arange(pairs), (model.members, 1))
     if bootstrap:
         bags = rng.integers(pairs, size=bags.shape)
+    if isinstance(model, Attentive):
+        model.begin(table.pairs(_everything(table, 1)), table.label, rng)
     epoch, metrics = 0, {"accuracy": 0.0}
     while epoch < epochs and metrics["accuracy"] <= stop_accuracy:
         epoch += 1
         order = torch.as_tensor(rng.permuted(bags, axis=1), device=model.device)
-        metrics = _epoch(model, table, order, optimizer, loss, batch_pairs)
+        if isinstance(model, Attentive) and model.reassesses:
+            differences = _in_blocks(model, table, model.differences)
+            model.reassess(differences, table.label, table.rater_id)
+        curated = Curated(table.label)
+        if curate is not None:
+            draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            with torch.no_grad():
+                margins = _in_blocks(model, table, model.margins)
+            curated = curate(epoch - 1, margins, table.label, draws)
+        metrics = _epoch(model, table, order, optimizer, loss, batch_pairs, curated)
     steps = epoch * math.ceil(pairs / batch_pairs)
     metrics |= {"epochs": float(epoch), "gradient_steps": float(steps), "pairs": float(pairs)}
     if held.any():
@@ -174,17 +231,21 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     loss: PairLoss,
     batch_pairs: int,
+    curated: Curated,
 ) -> dict[str, float]:
     """One pass over the pairs; ``order [members, pairs]``."""
-    label, weight = table.label[order], table.weight[order]
+    label, weight = _ordered(curated.label, order), table.weight[order]
+    weight, offset = weight * _ordered(curated.weight, order), _ordered(curated.offset, order)
+    penalty = model.penalty if isinstance(model, Attentive) else float
     margins, total = torch.empty_like(label), 0.0
     for batch in torch.arange(order.shape[1]).split(batch_pairs):
         first, last = int(batch[0]), int(batch[-1]) + 1
         optimizer.zero_grad(set_to_none=True)
         for part in _blocks(model, table, first, last):
             margin = model.margins(table.pairs(order[:, part]))
-            each = loss(margin, label[:, part]) * weight[:, part]
-            objective = each.sum() / (last - first)
+            each = loss(margin - offset[:, part], label[:, part]) * weight[:, part]
+            share = (part.stop - part.start) / (last - first)
+            objective = each.sum() / (last - first) + share * penalty()
             value = objective.item()
             if not math.isfinite(value):
                 raise RuntimeError(_diverged(value, margin))
@@ -193,6 +254,26 @@ def _epoch(
             margins[:, part] = margin.detach()
         optimizer.step()
     return {"loss": total / order.numel(), "accuracy": _accuracy(margins, label, weight)}
+
+
+def _ordered(values: Tensor | float, order: Tensor) -> Tensor:
+    """Each member's values in its own order."""
+    table = torch.as_tensor(values, device=order.device)
+    if table.ndim == 0:
+        return table.expand(order.shape)
+    return table.expand(len(order), -1).gather(1, order)
+
+
+def _everything(table: _Table, members: int) -> Tensor:
+    """Every pair once, for each member: ``[members, pairs]``."""
+    return torch.arange(len(table.label), device=table.label.device).expand(members, -1)
+
+
+def _in_blocks(model: PreferenceModel, table: _Table, compute: Callable[[Pairs], Tensor]) -> Tensor:
+    """``compute`` of all pairs, ``[members, pairs, ...]``, in parts of bounded memory."""
+    order = _everything(table, model.members)
+    blocks = _blocks(model, table, 0, len(table.label))
+    return torch.cat([compute(table.pairs(order[:, part])) for part in blocks], 1)
 
 
 def _blocks(model: PreferenceModel, table: _Table, first: int, last: int) -> list[slice]:
@@ -206,15 +287,12 @@ def _blocks(model: PreferenceModel, table: _Table, first: int, last: int) -> lis
 
 @torch.no_grad()
 def _validation(model: PreferenceModel, table: _Table, loss: PairLoss) -> dict[str, float]:
-    pairs = len(table.label)
-    order = torch.arange(pairs, device=model.device).expand(model.members, -1)
-    blocks = _blocks(model, table, 0, pairs)
-    margin = torch.cat([model.margins(table.pairs(order[:, part])) for part in blocks], 1)
+    margin = _in_blocks(model, table, model.margins)
     label, weight = table.label.expand_as(margin), table.weight.expand_as(margin)
     return {
         "val_loss": float((loss(margin, label) * weight).mean()),
         "val_accuracy": _accuracy(margin, label, weight),
-        "val_pairs": float(pairs),
+        "val_pairs": float(len(table.label)),
     }
 
 

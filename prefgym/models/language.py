@@ -5,7 +5,7 @@ and differ in their heads, which are one batched product; in a fit each member s
 in an order of its own, so that a fit of three members costs three times one of a single member.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prefgym.models.encoders import rows_at_once
+from prefgym.models.encoders import MLPEncoder, rows_at_once
+from prefgym.models.ensembles import Ensemble, mean_step
 from prefgym.models.features import as_tensor
-from prefgym.models.fit import Pairs
-from prefgym.models.heads import ScalarHead
-from prefgym.models.reward_models import finite, mean_step, reward_scale
-from prefgym.rewards import Aggregator, mean_reward
+from prefgym.models.heads import SMALL, HeadFactory, ScalarHead
 from prefgym.segments import Array, Segments
 from prefgym.text import Layout
 
@@ -29,11 +27,9 @@ KEPT = 30
 
 Counted on GPT-2, LLaMA and Qwen2 (27 to 32) and GPT-NeoX (16 to 20), with 24 and 200 tokens.
 """
-SMALL = 0.1
-"""Standard deviation of a token's reward, about, before any fit: heads begin small."""
 
 
-class LanguageRewardModel(nn.Module):
+class LanguageRewardModel(Ensemble):
     """An ensemble of rewards of tokens, ``rewards(segments) -> [batch, steps]``.
 
     The reward of token t is a linear function of the hidden state at that token, so that it may
@@ -52,43 +48,47 @@ class LanguageRewardModel(nn.Module):
         members: heads in the ensemble.
         tanh: hold every reward in (−1, 1).
         seed: of the initial heads; members differ.
+        head: makes another head than one reward per token (``prefgym.models.presets``).
+        hidden: SiLU layers between the trunk and the head; none, and it is linear.
 
     Raises:
         ValueError: the trunk is too small for the layout.
     """
 
-    reward_mean: Tensor
-    reward_deviation: Tensor
-
     def __init__(
-        self, trunk: nn.Module, layout: Layout, members: int = 1, tanh: bool = False, seed: int = 0
+        self,
+        trunk: nn.Module,
+        layout: Layout,
+        members: int = 1,
+        tanh: bool = False,
+        seed: int = 0,
+        head: HeadFactory | None = None,
+        hidden: Sequence[int] = (),
     ) -> None:
-        super().__init__()
         config: Any = trunk.config
         _check_sizes(config, layout, members)
+        generator, reads = torch.Generator().manual_seed(seed), config.hidden_size
+        made = ScalarHead(tanh) if head is None else head(members, reads, generator)
+        device = next(trunk.parameters()).device
+        super().__init__(made.to(device), members, device)
         self.trunk = trunk.eval()
         self.layout = layout
-        self.head = ScalarHead(tanh)
         self._kept_per_token: int = KEPT * config.hidden_size
         self._layers: int = config.num_hidden_layers
-        device = next(trunk.parameters()).device
-        draws = torch.randn(
-            members, config.hidden_size, generator=torch.Generator().manual_seed(seed)
-        )
-        self.weight = nn.Parameter((SMALL / config.hidden_size**0.5 * draws).to(device))
-        self.bias = nn.Parameter(torch.zeros(members, device=device))
-        self.register_buffer("reward_mean", torch.zeros(members, device=device))
-        self.register_buffer("reward_deviation", torch.ones(members, device=device))
+        self.heads = MLPEncoder(reads, made.width, members, hidden, "silu", generator).to(device)
+        with torch.no_grad():
+            self.heads.weights[-1].mul_(3.0**0.5 * SMALL)
+            self.heads.biases[-1].zero_()
 
     @property
     def members(self) -> int:
         """Heads in the ensemble."""
-        return len(self.weight)
+        return self.heads.members
 
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return self.weight.device
+        return self.reward_mean.device
 
     @property
     def kept_per_step(self) -> int:
@@ -114,48 +114,40 @@ class LanguageRewardModel(nn.Module):
             )
         return torch.cat([prompt, torch.where(mask, response, pad)], 1).to(self.device)
 
-    def margins(self, pairs: Pairs) -> Float[Tensor, " members pairs"]:
-        """How much better each member finds the first response, with gradient: for `fit`."""
-        sides = pairs.features.shape[:3]
-        mask = pairs.mask.flatten(0, 2)
-        hidden = self._hidden(pairs.features.flatten(0, 2), mask)
-        steps = self._heads(hidden.unflatten(0, (sides[0], -1)))
-        summary = self.head.summary(steps, mask.unflatten(0, (sides[0], -1)))
-        a, b = summary.unflatten(1, sides[1:]).unbind(2)
-        return self.head.margin(a, b)
+    def steps(
+        self,
+        features: Int[Tensor, " members rows tokens"],
+        mask: Bool[Tensor, " members rows steps"],
+    ) -> Float[Tensor, " members rows steps width"]:
+        """Every member's numbers for the tokens of its own rows, with gradient."""
+        hidden = self._hidden(features.flatten(0, 1), mask.flatten(0, 1))
+        return self._heads(hidden.unflatten(0, mask.shape[:2]))
 
     @torch.no_grad()
-    def logits(self, a: Segments, b: Segments) -> Float[Tensor, " members batch"]:
-        """Each member's log-odds that ``a[i]`` is preferred to ``b[i]``, without gradient.
-
-        Rewards are taken as fitted, not as standardised.
-        """
-        one, other = (self.member_rewards(side).sum(-1, keepdim=True) for side in (a, b))
-        return self.head.margin(one, other)
+    def beginnings(
+        self,
+        features: Int[Tensor, " members rows tokens"],
+        mask: Bool[Tensor, " members rows steps"],
+    ) -> Float[Tensor, " members rows numbers"]:
+        """The hidden state at the last token of each prompt."""
+        prompts = features[..., : self.layout.prompt_tokens + 1].flatten(0, 1)
+        nothing = torch.zeros(len(prompts), 1, dtype=torch.bool, device=prompts.device)
+        begun: Tensor = self._hidden(prompts, nothing, back=1)[:, 0].unflatten(0, mask.shape[:2])
+        return begun
 
     @torch.no_grad()
-    def member_rewards(self, segments: Segments) -> Float[Tensor, " members batch steps"]:
-        """Each member's rewards as fitted, without gradient; zeros at padding.
+    def means(
+        self, features: Int[Tensor, " rows tokens"], mask: Bool[Tensor, " rows steps"]
+    ) -> Float[Tensor, " rows width"]:
+        """The mean hidden state over the tokens of each response: what k-centre tells apart."""
+        return torch.cat([mean_step(*one) for one in self._blocks(features, mask)])
 
-        Raises:
-            RuntimeError: a reward is NaN or infinite.
-        """
-        mask = as_tensor(segments.mask).to(self.device)
-        parts = [self._heads(hidden[None]) for hidden, _ in self._blocks(segments)]
-        return finite(self.head.rewards(torch.cat(parts, 1)) * mask)
-
-    def rewards(
-        self, segments: Segments, aggregate: Aggregator = mean_reward
-    ) -> Float[Tensor, " batch steps"]:
-        """What every token is worth, without gradient; zeros at padding.
-
-        Args:
-            segments: numpy or torch.
-            aggregate: makes one reward of the members' standardised ones (``prefgym.rewards``).
-        """
-        mask = as_tensor(segments.mask).to(self.device)
-        mean, deviation = self.reward_mean[:, None, None], self.reward_deviation[:, None, None]
-        return aggregate((self.member_rewards(segments) - mean) / deviation) * mask
+    @torch.no_grad()
+    def outputs(self, segments: Segments) -> Float[Tensor, " members batch steps width"]:
+        """Every member's numbers, computed in blocks of bounded memory."""
+        tokens, mask = self.features(segments), as_tensor(segments.mask).to(self.device)
+        parts = [self._heads(hidden[None]) for hidden, _ in self._blocks(tokens, mask)]
+        return torch.cat(parts, 1)
 
     def step_reward(self, observation: Any, action: Any) -> float:
         """The reward of a single token, for the ``LearnedReward`` wrapper."""
@@ -171,47 +163,35 @@ class LanguageRewardModel(nn.Module):
         )
         return float(self.rewards(upto)[0, here])
 
-    @torch.no_grad()
-    def outline(self, segments: Segments) -> Float[Tensor, " batch width"]:
-        """The mean hidden state over the tokens of each response: what k-centre tells apart."""
-        return torch.cat([mean_step(hidden, mask) for hidden, mask in self._blocks(segments)])
-
     def normalise(self, segments: Segments) -> None:
         """Nothing: tokens are names, which need no normalising."""
 
-    @torch.no_grad()
-    def standardise(self, segments: Segments) -> None:
-        """Give :meth:`rewards` mean 0 and standard deviation 1 over the tokens of ``segments``.
-
-        As :meth:`prefgym.models.reward_models.RewardModel.standardise`.
-
-        Raises:
-            ValueError: no real token to measure on.
-        """
-        mask = as_tensor(segments.mask).to(self.device)
-        mean, deviation = reward_scale(self.member_rewards(segments)[:, mask])
-        self.reward_mean.copy_(mean)
-        self.reward_deviation.copy_(deviation)
-
     def _heads(
         self, hidden: Float[Tensor, " #members rows steps width"]
-    ) -> Float[Tensor, " members rows steps 1"]:
-        """Every member's number for every token."""
-        hidden = hidden.expand(self.members, -1, -1, -1)
-        numbers = torch.einsum("mrtw,mw->mrt", hidden, self.weight)
-        return (numbers + self.bias[:, None, None])[..., None]
+    ) -> Float[Tensor, " members rows steps numbers"]:
+        """Every member's numbers for every token."""
+        shown = hidden.flatten(1, 2).expand(self.members, -1, -1)
+        numbers: Tensor = self.heads(shown).unflatten(1, hidden.shape[1:3])
+        return numbers
 
     def _hidden(
-        self, tokens: Int[Tensor, " rows tokens"], mask: Bool[Tensor, " rows steps"]
+        self,
+        tokens: Int[Tensor, " rows tokens"],
+        mask: Bool[Tensor, " rows steps"],
+        back: int = 0,
     ) -> Float[Tensor, " rows steps width"]:
-        """The hidden state at every token of the responses; columns of padding are not computed."""
-        if not len(tokens):
-            return self.weight.new_zeros(*mask.shape, self.weight.shape[1])
+        """The hidden state at every token of the responses; columns of padding are not computed.
+
+        With ``back`` that at the token so many places before it.
+        """
         prompt = self.layout.prompt_tokens
+        if not len(tokens):
+            width: int = self.heads.weights[0].shape[1]
+            return self.reward_mean.new_zeros(*mask.shape, width)
         begun = (tokens[:, :prompt] != self.layout.codec.pad).cumsum(1) > 0
         seen = torch.cat([begun, mask], 1)
         used = seen.any(0).nonzero()[:, 0].tolist() or [prompt]
-        first, last = min(used[0], prompt), max(used[-1], prompt) + 1
+        first, last = min(used[0], prompt - back), max(used[-1], prompt) + 1
         seen = seen[:, first:last].long()
         output = self.trunk(
             input_ids=tokens[:, first:last],
@@ -219,12 +199,14 @@ class LanguageRewardModel(nn.Module):
             position_ids=(seen.cumsum(1) - 1).clamp(min=0),
             use_cache=False,
         )
-        hidden: Tensor = _last_hidden_state(output)[:, prompt - first :].to(self.weight.dtype)
+        hidden: Tensor = _last_hidden_state(output)[:, prompt - first - back :]
+        hidden = hidden.to(self.reward_mean.dtype)[:, : mask.shape[1]]
         return functional.pad(hidden, (0, 0, 0, mask.shape[1] - hidden.shape[1]))
 
-    def _blocks(self, segments: Segments) -> Iterator[tuple[Tensor, Tensor]]:
+    def _blocks(
+        self, tokens: Int[Tensor, " rows tokens"], mask: Bool[Tensor, " rows steps"]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Hidden states and mask of a few segments at a time, in bounded memory."""
-        tokens, mask = self.features(segments), as_tensor(segments.mask).to(self.device)
         rows = rows_at_once(tokens.shape[1] * self._kept_per_token, self.device)
         for some, real in zip(tokens.split(rows), mask.split(rows), strict=True):
             yield self._hidden(some, real), real
@@ -237,6 +219,8 @@ def language_reward_model(
     tanh: bool = False,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    head: HeadFactory | None = None,
+    hidden: Sequence[int] = (),
 ) -> LanguageRewardModel:
     """A reward model on a trunk that is read from disk, or made anew.
 
@@ -249,6 +233,8 @@ def language_reward_model(
         tanh: hold every reward in (−1, 1).
         seed: of all weights that are not read.
         dtype: of the trunk; heads stay in float32.
+        head: makes another head than one reward per token (``prefgym.models.presets``).
+        hidden: SiLU layers between the trunk and the head; none, and it is linear.
 
     Raises:
         ImportError: transformers is not installed.
@@ -273,7 +259,7 @@ def language_reward_model(
                 f"{source} holds no Hugging Face checkpoint in safetensors; write one with "
                 "model.save_pretrained(folder), or give a configuration to begin from nothing."
             ) from error
-    return LanguageRewardModel(trunk.to(dtype), layout, members, tanh, seed)
+    return LanguageRewardModel(trunk.to(dtype), layout, members, tanh, seed, head, hidden)
 
 
 def _check_sizes(config: Any, layout: Layout, members: int) -> None:

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from gymnasium import Space
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from prefgym.models.encoders import Encoder, MLPEncoder, rows_at_once
+from prefgym.models.ensembles import Ensemble, mean_step
 from prefgym.models.features import StepFeatures, as_tensor
-from prefgym.models.fit import Pairs, PreferenceModel
-from prefgym.models.heads import RewardHead, ScalarHead
+from prefgym.models.fit import PreferenceModel
+from prefgym.models.heads import HeadFactory, RewardHead, ScalarHead
+from prefgym.models.populations import PopulationHead
 from prefgym.rewards import CONSTANT, Aggregator, mean_reward
 from prefgym.segments import Segments
 
@@ -55,6 +57,10 @@ class PointwiseModel(PreferenceModel, Protocol):
         """Give :meth:`rewards` mean 0 and standard deviation 1 over these steps."""
         ...
 
+    def uncentre(self) -> None:
+        """Leave rewards where the fit put them, instead of giving them mean 0."""
+        ...
+
     def outline(self, segments: Segments) -> Float[Tensor, " batch numbers"]:
         """A few numbers that say what a segment is like, without gradient."""
         ...
@@ -68,7 +74,7 @@ class PointwiseModel(PreferenceModel, Protocol):
         ...
 
 
-class RewardModel(nn.Module):
+class RewardModel(Ensemble):
     """An ensemble of rewards, ``rewards(segments) -> [batch, steps]``.
 
     Two things are state and are saved with the weights: mean and variance of the features
@@ -84,20 +90,17 @@ class RewardModel(nn.Module):
     feature_count: Tensor
     feature_mean: Tensor
     feature_variance: Tensor
-    reward_mean: Tensor
-    reward_deviation: Tensor
 
-    def __init__(self, features: StepFeatures, encoder: Encoder, head: RewardHead) -> None:
-        super().__init__()
+    def __init__(
+        self, features: StepFeatures, encoder: Encoder, head: RewardHead | PopulationHead
+    ) -> None:
+        super().__init__(head, encoder.members)
         self.step_features = features
         self.encoder = encoder
-        self.head = head
         width, exact = features.width, torch.float64
         self.register_buffer("feature_count", torch.zeros((), dtype=exact))
         self.register_buffer("feature_mean", torch.zeros(width, dtype=exact))
         self.register_buffer("feature_variance", torch.ones(width, dtype=exact))
-        self.register_buffer("reward_mean", torch.zeros(encoder.members))
-        self.register_buffer("reward_deviation", torch.ones(encoder.members))
 
     @property
     def members(self) -> int:
@@ -125,51 +128,39 @@ class RewardModel(nn.Module):
         rows /= scale.to(rows.dtype)
         return rows.clamp_(-LIMIT, LIMIT)
 
-    def margins(self, pairs: Pairs) -> Float[Tensor, " members pairs"]:
-        """How much better each member finds the first segment, with gradient: what `fit` calls."""
-        members, count, sides, steps, width = pairs.features.shape
-        outputs = self.encoder(pairs.features.view(members, count * sides * steps, width))
-        outputs = outputs.reshape(members, count * sides, steps, self.head.width)
-        summary = self.head.summary(outputs, pairs.mask.view(members, count * sides, steps))
-        a, b = summary.unflatten(1, (count, sides)).unbind(2)
-        return self.head.margin(a, b)
+    def steps(
+        self,
+        features: Float[Tensor, " members rows steps features"],
+        mask: Bool[Tensor, " members rows steps"],
+    ) -> Float[Tensor, " members rows steps width"]:
+        """Every member's numbers for its own rows, with gradient."""
+        members, rows, steps, width = features.shape
+        outputs = self.encoder(features.reshape(members, rows * steps, width))
+        return outputs.reshape(members, rows, steps, self.head.width)
+
+    def beginnings(
+        self,
+        features: Float[Tensor, " members rows steps features"],
+        mask: Bool[Tensor, " members rows steps"],
+    ) -> Float[Tensor, " members rows features"]:
+        """The first step of each segment, as the model reads it."""
+        return features[:, :, 0]
+
+    def means(
+        self, features: Float[Tensor, " rows steps features"], mask: Bool[Tensor, " rows steps"]
+    ) -> Float[Tensor, " rows features"]:
+        """The mean step of each segment, as the model reads it."""
+        return mean_step(features, mask)
 
     @torch.no_grad()
-    def logits(self, a: Segments, b: Segments) -> Float[Tensor, " members batch"]:
-        """Each member's log-odds that ``a[i]`` is preferred to ``b[i]``, without gradient.
-
-        Rewards are taken as fitted, not as standardised.
-        """
-        return self.head.margin(self._summary(a), self._summary(b))
-
-    @torch.no_grad()
-    def member_rewards(self, segments: Segments) -> Float[Tensor, " members batch steps"]:
-        """Each member's rewards as fitted, without gradient; zeros at padding.
-
-        Raises:
-            RuntimeError: a reward is NaN or infinite.
-        """
-        mask = as_tensor(segments.mask).to(self.device)
-        return finite(self.head.rewards(self._outputs(segments)) * mask)
-
-    def rewards(
-        self, segments: Segments, aggregate: Aggregator = mean_reward
-    ) -> Float[Tensor, " batch steps"]:
-        """What every step is worth, without gradient; zeros at padding.
-
-        Args:
-            segments: numpy or torch.
-            aggregate: makes one reward of the members' standardised ones (``prefgym.rewards``).
-        """
-        mask = as_tensor(segments.mask).to(self.device)
-        mean, deviation = self.reward_mean[:, None, None], self.reward_deviation[:, None, None]
-        return aggregate((self.member_rewards(segments) - mean) / deviation) * mask
-
-    @torch.no_grad()
-    def outline(self, segments: Segments) -> Float[Tensor, " batch features"]:
-        """The mean step of each segment, as the model reads it: what k-centre tells apart."""
-        mask = as_tensor(segments.mask).to(self.device)
-        return mean_step(self.features(segments), mask)
+    def outputs(self, segments: Segments) -> Float[Tensor, " members batch steps width"]:
+        """Every member's numbers, computed in blocks of bounded memory."""
+        rows = self.features(segments)
+        block = rows_at_once(self.members * self.kept_per_step, self.device)
+        parts = [part.expand(self.members, -1, -1) for part in rows.flatten(0, 1).split(block)]
+        outputs: Tensor = torch.cat([self.encoder(part) for part in parts], 1)
+        steps: Tensor = outputs.unflatten(1, rows.shape[:2])
+        return steps
 
     def step_reward(self, observation: Any, action: Any) -> float:
         """The reward of a single step, for the ``LearnedReward`` wrapper."""
@@ -206,77 +197,6 @@ class RewardModel(nn.Module):
         self.feature_variance.copy_(torch.where(measured, squares / count, 1.0))
         self.feature_count.copy_(count)
 
-    @torch.no_grad()
-    def standardise(self, segments: Segments) -> None:
-        """Give :meth:`rewards` mean 0 and standard deviation 1 over the steps of ``segments``.
-
-        Members are first brought to one scale each, so that none outvotes the others. A reward
-        that is constant there is only shifted. Source: Christiano et al. (2017), sec. 2.2.1 and
-        2.2.3, arXiv:1706.03741.
-
-        Raises:
-            ValueError: no real step to measure on.
-        """
-        mask = as_tensor(segments.mask).to(self.device)
-        mean, deviation = reward_scale(self.member_rewards(segments)[:, mask])
-        self.reward_mean.copy_(mean)
-        self.reward_deviation.copy_(deviation)
-
-    def _summary(self, segments: Segments) -> Tensor:
-        mask = as_tensor(segments.mask).to(self.device)
-        return self.head.summary(self._outputs(segments), mask[None])
-
-    def _outputs(self, segments: Segments) -> Tensor:
-        """``[members, batch, steps, width]``, computed in blocks of bounded memory."""
-        rows = self.features(segments)
-        block = rows_at_once(self.members * self.kept_per_step, self.device)
-        parts = [part.expand(self.members, -1, -1) for part in rows.flatten(0, 1).split(block)]
-        outputs: Tensor = torch.cat([self.encoder(part) for part in parts], 1)
-        steps: Tensor = outputs.unflatten(1, rows.shape[:2])
-        return steps
-
-
-def finite(rewards: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:
-    """The same rewards.
-
-    Raises:
-        RuntimeError: one is NaN or infinite.
-    """
-    if not torch.isfinite(rewards).all():
-        raise RuntimeError(
-            "RewardModel: a reward is NaN or infinite, so a fit has gone astray; go back to a "
-            "saved model, and lower the learning rate."
-        )
-    return rewards
-
-
-def mean_step(
-    steps: Float[Tensor, " batch steps numbers"], mask: Bool[Tensor, " batch steps"]
-) -> Float[Tensor, " batch numbers"]:
-    """The mean over the real steps; zeros where there are none."""
-    return (steps * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-
-
-def reward_scale(
-    rewards: Float[Tensor, " members steps"],
-) -> tuple[Float[Tensor, " members"], Float[Tensor, " members"]]:
-    """What to take off each member's rewards, and then to divide them by.
-
-    Raises:
-        ValueError: no step to measure on.
-    """
-    if not rewards.shape[1]:
-        raise ValueError("RewardModel.standardise: got no steps; give segments with some.")
-    mean = rewards.mean(1)
-    rewards = rewards - mean[:, None]
-    own = _scale(rewards.std(1, correction=0))
-    joint = _scale((rewards / own[:, None]).mean(0).std(correction=0))
-    return mean, own * joint
-
-
-def _scale(deviation: Tensor) -> Tensor:
-    return torch.where(deviation > CONSTANT, deviation, torch.ones_like(deviation))
-
 
 def reward_model(
     observation_space: Space[Any],
@@ -286,6 +206,7 @@ def reward_model(
     activation: str = "leaky_relu",
     tanh: bool = False,
     seed: int = 0,
+    head: HeadFactory | None = None,
 ) -> RewardModel:
     """An ensemble of multi-layer perceptrons over single observations and actions.
 
@@ -299,8 +220,10 @@ def reward_model(
         activation: "leaky_relu", "relu" or "tanh".
         tanh: hold every reward in (−1, 1).
         seed: of the initial weights; members differ.
+        head: makes another head than one reward per step (``prefgym.models.presets``).
     """
-    features, head = StepFeatures(observation_space, action_space), ScalarHead(tanh)
+    features = StepFeatures(observation_space, action_space)
     generator = torch.Generator().manual_seed(seed)
-    encoder = MLPEncoder(features.width, head.width, members, hidden, activation, generator)
-    return RewardModel(features, encoder, head)
+    made = ScalarHead(tanh) if head is None else head(members, features.width, generator)
+    encoder = MLPEncoder(features.width, made.width, members, hidden, activation, generator)
+    return RewardModel(features, encoder, made)
