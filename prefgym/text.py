@@ -110,9 +110,16 @@ class Vocabulary:
         """The tokens of a text.
 
         Raises:
-            ValueError: a word is not in the vocabulary.
+            ValueError: a word is not in the vocabulary, or one of ``<pad>`` and ``<eos>``.
         """
-        return [lookup(word, self.tokens, "word") for word in text.split()]
+        words = text.split()
+        for special in (PAD, EOS):
+            if special in words:
+                raise ValueError(
+                    f"The text {text!r} holds {special!r}, which is no word but padding or the end;"
+                    " leave it out."
+                )
+        return [lookup(word, self.tokens, "word") for word in words]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The words of tokens, with blanks between them; padding and end show as nothing.

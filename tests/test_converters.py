@@ -6,7 +6,7 @@ import os
 import pickle
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from prefgym import converters
 from prefgym.comparisons import Comparisons, PreferenceDataset
 from prefgym.converters import trl
 from prefgym.segments import Segments
+from prefgym.text import Layout
 
 # TRL.
 
@@ -249,6 +250,46 @@ def assert_same_pairs(one: Comparisons, other: Comparisons) -> None:
     for first, second in ((one.a, other.a), (one.b, other.b)):
         for name in ("observations", "actions", "mask", "rewards", "context"):
             np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+class Shouted:
+    """A codec of letters: small ones become large, ``/`` is padding and ``.`` the end."""
+
+    size, pad, eos = 28, 26, 27
+
+    def encode(self, text: str) -> list[int]:
+        return [{"/": self.pad, ".": self.eos}.get(one, ord(one) - 65) for one in text.upper()]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(chr(65 + one) for one in tokens if one < self.pad)
+
+
+LETTERS = Layout(Shouted(), prompt_tokens=3, response_tokens=4)
+
+
+def test_prompts_that_are_one_in_tokens_are_one_prompt() -> None:
+    rows = [{"prompt": "ab", "chosen": "a", "rejected": "b"}]
+    one = converters.from_trl([*rows, {**rows[0], "prompt": "AB"}], layout=LETTERS)
+    assert one.a.context.tolist() == [[26, 0, 1]] * 2
+    assert one.a.context_id.tolist() == [0, 0]
+    assert one.b.actions[:, :2].tolist() == [[1, 27]] * 2
+
+
+def test_responses_that_are_one_in_tokens_are_no_preference() -> None:
+    row = {"prompt": "a", "chosen": "Ab", "rejected": "aB"}
+    with pytest.raises(ValueError, match="same text as chosen and as rejected, once they are tok"):
+        converters.from_trl([row], layout=LETTERS)
+    tie = converters.from_trl([{**row, "preference": 0.5}], layout=LETTERS)
+    assert tie.label.tolist() == [0.5]
+
+
+@pytest.mark.parametrize("changes", [{"chosen": "a."}, {"rejected": "/a"}, {"prompt": "/a"}])
+def test_tokens_that_are_no_text_are_refused(changes: dict[str, str]) -> None:
+    row = {"prompt": "a", "chosen": "a", "rejected": "b"}
+    with pytest.raises(ValueError, match=r"token of padding \(26\) or of the end \(27\) in a text"):
+        converters.from_trl([row | changes], layout=LETTERS)
+    ended = converters.from_trl([row | {"prompt": "a.a"}], layout=LETTERS)
+    assert ended.a.context.tolist() == [[0, 27, 0]]  # as chat templates end a message
 
 
 def test_control_needs_words_for_trl(rng: np.random.Generator) -> None:

@@ -32,6 +32,9 @@ def test_words_that_could_be_confused_are_refused() -> None:
         Vocabulary.of("a", "b", "a")
     with pytest.raises(ValueError, match=r"Unknown word 'd'"):
         LETTERS.encode("a d")
+    for special in ("<pad>", "<eos>"):
+        with pytest.raises(ValueError, match=rf"holds '{special}', which is no word"):
+            LETTERS.encode(f"a {special}")
     with pytest.raises(ValueError, match=r"no token 5; this vocabulary has 0 to 4"):
         LETTERS.decode([5])
 

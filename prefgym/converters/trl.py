@@ -157,7 +157,8 @@ def from_trl(
         layout: of a text environment: its codec encodes, shorter prompts are padded on the left,
             and a response that is shorter than the longest ends with the end token, so that the
             environment's backend can learn from the comparisons. ``encode`` and ``padding`` are
-            then not used, and chosen and rejected must differ.
+            then not used, chosen and rejected must differ in their tokens, and no text may hold
+            the end token or padding, which are added here.
 
     Returns:
         Comparisons without observations, with integer actions ``[B, T]`` and equal ``context_id``
@@ -181,7 +182,6 @@ def from_trl(
         )
     texts = [[_text(part, template) for part in said] for _, said in pairs]
     if layout is not None:
-        _check_different(pairs, texts, rows)
         encode = layout.codec.encode
     tokens = [
         [_encoded(encode, text, number, rows[number]) for text in said]
@@ -193,7 +193,8 @@ def from_trl(
             for (number, _), said in zip(pairs, tokens, strict=True)
         ]
     prompts, chosen, rejected = ([row[column] for row in tokens] for column in range(3))
-    ids = {prompt: at for at, prompt in enumerate(dict.fromkeys(said[0] for said in texts))}
+    asked = [said[0] for said in texts] if layout is None else [tuple(one) for one in prompts]
+    ids = {prompt: at for at, prompt in enumerate(dict.fromkeys(asked))}
     steps = max(1, *map(len, chosen + rejected))
     if layout is None:
         context, _ = _packed(prompts, max(map(len, prompts)), padding)
@@ -203,7 +204,7 @@ def from_trl(
         Segments(
             *_packed(side, steps, 0),
             context=context,
-            context_id=np.array([ids[said[0]] for said in texts], np.int64),
+            context_id=np.array([ids[prompt] for prompt in asked], np.int64),
         )
         for side in (chosen, rejected)
     )
@@ -429,6 +430,7 @@ def _laid_out(
 ) -> list[np.ndarray]:
     """Prompt, chosen and rejected as a layout has them: responses with their end."""
     prompt, *responses = said
+    _check_plain(layout, said, number, row)
     if not 0 < len(prompt) <= layout.prompt_tokens:
         raise _refuse(
             number, row, f"has a prompt of {len(prompt)} tokens; wanted 1 to {layout.prompt_tokens}"
@@ -448,18 +450,28 @@ def _laid_out(
     return [prompt, *whole]
 
 
-def _check_different(
-    pairs: Sequence[tuple[int, Any]], texts: Sequence[Sequence[str]], rows: Sequence[Row]
+def _check_plain(
+    layout: Layout, said: list[np.ndarray], number: int, row: Mapping[str, Any]
 ) -> None:
-    """Refuse a preference of a response to itself."""
-    for (number, _), (_, chosen, rejected) in zip(pairs, texts, strict=True):
-        if chosen == rejected and rows[number].get("preference", 1.0) != 0.5:
-            raise _refuse(
-                number,
-                rows[number],
-                "has the same text as chosen and as rejected, which says nothing; drop it, or call"
-                " it a tie by preference=0.5",
-            )
+    """Refuse tokens that are no text, and a preference of a response to itself."""
+    prompt, chosen, rejected = said
+    pad, eos = layout.codec.pad, layout.codec.eos
+    # An end may stand within a prompt: chat templates close every message with one.
+    fills = pad != eos and (prompt == pad).any()
+    if fills or np.isin(np.concatenate([chosen, rejected]), (pad, eos)).any():
+        raise _refuse(
+            number,
+            row,
+            f"has the token of padding ({pad}) or of the end ({eos}) in a text; leave it out, since"
+            " both are added here",
+        )
+    if np.array_equal(chosen, rejected) and row.get("preference", 1.0) != 0.5:
+        raise _refuse(
+            number,
+            row,
+            "has the same text as chosen and as rejected, once they are tokens, which says nothing;"
+            " drop it, or call it a tie by preference=0.5",
+        )
 
 
 def _packed(lists: Sequence[np.ndarray], width: int, padding: int) -> tuple[np.ndarray, np.ndarray]:
