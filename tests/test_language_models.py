@@ -17,6 +17,7 @@ from prefgym import checkpoints
 from prefgym.comparisons import Comparisons
 from prefgym.models.fit import Pairs, PreferenceModel, adam, fit
 from prefgym.models.language import LanguageRewardModel, language_reward_model
+from prefgym.models.presets import MODELS, model_head
 from prefgym.models.reward_models import PointwiseModel, reward_model
 from prefgym.rewards import worst_reward
 from prefgym.segments import Segments
@@ -471,3 +472,53 @@ def test_a_model_gone_astray_says_so() -> None:
         model.heads.biases[-1].fill_(float("nan"))
     with pytest.raises(RuntimeError, match="a reward is NaN or infinite"):
         model.rewards(BATCH)
+
+
+# --- other heads ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_published_head_reads_text_too(name: str, rng: np.random.Generator) -> None:
+    head = model_head(name, raters=4)
+    model = language_reward_model(configuration(16), LAYOUT, 2, head=head)
+    comparisons = judged(rng, 24).replace(rater_id=np.arange(24) % 4)
+    fit(model, comparisons, adam(model, 1e-3), rng, epochs=2, loss=MODELS[name].loss)
+    assert isinstance(model, PointwiseModel)
+    a, b = texts(rng, 6), texts(rng, 6)
+    for who in (None, np.arange(6) % 4):
+        there, back = model.logits(a, b, who), model.logits(b, a, who)
+        torch.testing.assert_close(there, -back, atol=1e-5, rtol=1e-5)
+    model.standardise(a)
+    worth = model.rewards(a)
+    assert worth.shape == a.mask.shape
+    assert (worth[torch.as_tensor(~a.mask)] == 0).all()
+    if MODELS[name].tells_raters_apart:
+        assert torch.isfinite(model.logits(a, b, np.arange(6) % 4, model.infer(comparisons))).all()
+
+
+def test_a_context_is_the_last_state_of_the_prompt(rng: np.random.Generator) -> None:
+    model = small(members=1)
+    segments = texts(rng, 5)
+    read = model.features(segments)
+    begun = model.beginnings(read[None], torch.as_tensor(segments.mask)[None])[0]
+    for row, prompt in zip(begun, segments.context, strict=True):
+        ids = torch.as_tensor(prompt[prompt != WORDS.pad])[None]
+        with torch.no_grad():
+            wanted = model.trunk(input_ids=ids).last_hidden_state[0, -1]
+        torch.testing.assert_close(row, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_a_hidden_layer_reads_what_a_linear_head_cannot(rng: np.random.Generator) -> None:
+    """On a frozen trunk; the layers are SiLU (BaseReward)."""
+    linear, deep = (
+        language_reward_model(configuration(16), LAYOUT, 1, seed=1, hidden=hidden)
+        for hidden in ((), (32, 32))
+    )
+    comparisons = judged(rng, 300)
+    told = {}
+    for name, model in (("linear", linear), ("deep", deep)):
+        model.trunk.requires_grad_(False)
+        told[name] = fit(model, comparisons, adam(model, 1e-2), rng, epochs=30, stop_accuracy=1.0)[
+            "loss"
+        ]
+    assert told["deep"] < told["linear"]
