@@ -14,6 +14,7 @@ import numpy as np
 Array = Any
 """A numpy array or a torch tensor; one batch holds one kind throughout."""
 
+_ORIGIN = ("episode", "start")
 _PER_STEP = ("actions", "mask", "observations", "rewards", "advantages")
 
 
@@ -128,6 +129,9 @@ class Segments:
     def concatenate(cls, batches: Sequence["Segments"]) -> "Segments":
         """One batch after the other, padded to the longest row.
 
+        ``episode`` and ``start`` are kept where all batches have them: demonstrations, say, were
+        cut from no store.
+
         Raises:
             ValueError: nothing to join, one batch has an array that another lacks, or the arrays
                 differ in what one step or one context looks like.
@@ -137,7 +141,7 @@ class Segments:
         if len(batches) == 1:
             return batches[0]
         steps = max(batch.steps for batch in batches)
-        rows = [dict(batch.padded(steps)._present()) for batch in batches]
+        rows = _known_of_all([dict(batch.padded(steps)._present()) for batch in batches])
         for row in rows[1:]:
             if row.keys() != rows[0].keys():
                 odd = ", ".join(sorted(row.keys() ^ rows[0].keys()))
@@ -185,6 +189,12 @@ class Segments:
 
 def _stepwise(name: str) -> bool:
     return name in _PER_STEP or name.startswith("factors/")
+
+
+def _known_of_all(rows: Sequence[dict[str, Array]]) -> list[dict[str, Array]]:
+    """The arrays of some batches, without the origin that only some of them know."""
+    unknown = [name for name in _ORIGIN if any(name not in row for row in rows)]
+    return [{name: one for name, one in row.items() if name not in unknown} for row in rows]
 
 
 def _as_numpy(value: Array) -> Array:

@@ -189,6 +189,19 @@ def test_arrays_that_do_not_fit_are_refused_with_both_shapes(
         plain(**changes)
 
 
+def test_joining_what_no_store_has_with_what_one_has_forgets_where_that_was() -> None:
+    stored = plain(episode=np.arange(2), start=np.arange(2))
+    for joined in ([stored, plain()], [plain(), stored]):
+        both = Segments.concatenate(joined)
+        assert len(both) == 4
+        assert both.episode is None
+        assert both.start is None
+    half = Segments.concatenate([stored, plain(episode=np.arange(2))])
+    assert half.episode is not None
+    assert half.episode.tolist() == [0, 1, 0, 1]
+    assert half.start is None
+
+
 def test_joining_what_differs_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no batches; give at least one"):
         Segments.concatenate([])

@@ -7,6 +7,7 @@ import pickle
 from importlib import import_module
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
@@ -14,6 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
+import prefgym  # noqa: F401
 from prefgym.metrics import minimax_winner
 from prefgym.raters.scores import regret
 from prefgym.segments import Segments
@@ -455,6 +457,25 @@ def test_advantages_of_other_prompts_are_refused() -> None:
 
 
 @EACH
+def test_a_task_is_reached_from_any_environment_and_shown_in_one_line(family: str) -> None:
+    name = f"prefgym/Text{family.capitalize()}-v0"
+    single, several = gym.make(name), gym.make_vec(name, num_envs=2)
+    for task in (
+        single.get_wrapper_attr("task"),
+        several.get_wrapper_attr("task"),  # type: ignore[attr-defined]
+        several.task,  # type: ignore[attr-defined]
+    ):
+        assert isinstance(task, TextTask)
+        shown = repr(task)
+        assert len(shown) < 200
+        assert "\n" not in shown
+        assert shown.startswith(f"TextTask({len(task.prompts)} prompts of up to")
+        assert all(factor in shown for factor in task.factor_names)
+    control = gym.make_vec("prefgym/CartPole-v0", num_envs=2)
+    assert control.task is None  # type: ignore[attr-defined]
+
+
+@EACH
 def test_demonstrations_are_mediocre_and_whole(family: str, rng: np.random.Generator) -> None:
     task = raw(family).task
     shown = task.demonstrations(3000, rng)
@@ -473,6 +494,16 @@ def test_demonstrations_are_mediocre_and_whole(family: str, rng: np.random.Gener
     np.testing.assert_array_equal(
         again.actions, task.demonstrations(50, np.random.default_rng(5)).actions
     )
+
+
+def test_demonstrations_join_what_was_played(rng: np.random.Generator) -> None:
+    env: Any = gym.make_vec("prefgym/TextCopy-v0", num_envs=3)
+    env.reset(seed=0)
+    actions, mask = written(env.task, 3, rng)
+    played, shown = env.play(actions, mask), env.task.demonstrations(5, rng)
+    both = Segments.concatenate([shown, played])
+    assert env.layout.text(both) == env.layout.text(shown) + env.layout.text(played)
+    np.testing.assert_array_equal(both.rewards[5:], played.rewards)
 
 
 # --- groups and circles -------------------------------------------------------------------------

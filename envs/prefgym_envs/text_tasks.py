@@ -18,7 +18,7 @@ from prefgym.text import Layout, Played
 from prefgym_envs import random_streams, text_planning
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TextTask:
     """Prompts, what every token earns after them, and the exact solution.
 
@@ -53,6 +53,15 @@ class TextTask:
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave out what can be computed again."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def __repr__(self) -> str:
+        """Sizes and names, in one line."""
+        layout, factors = self.layout, ", ".join(self.factors) or "no factors"
+        return (
+            f"TextTask({len(self.prompts)} prompts of up to {layout.prompt_tokens} tokens,"
+            f" responses of up to {layout.response_tokens}, a vocabulary of {layout.codec.size},"
+            f" {len(self.next_state)} states, {factors})"
+        )
 
     @property
     def factor_names(self) -> tuple[str, ...]:

@@ -160,6 +160,11 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         found: Layout | None = find_attribute(self.env, "layout")
         return found
 
+    @property
+    def task(self) -> Any:
+        """The environment's rules and exact solution; None where it names none."""
+        return find_attribute(self.env, "task")
+
     def check_segments(self, segments: Segments) -> None:
         """Refuse segments from elsewhere that this environment could not have made.
 
