@@ -41,9 +41,9 @@ HEADINGS: Final[dict[tuple[str, int], Columns]] = {
     ("MountainCarContinuous", 2): Columns((0, 1), "change"),
     ("Acrobot", 6): Columns((4, 5), "mean"),
     ("Reacher", 10): Columns((6, 7), "mean"),
-    ("HalfCheetah", 17): Columns((8, 1), "mean"),
-    ("Hopper", 11): Columns((5, 1), "mean"),
-    ("Walker2d", 17): Columns((8, 1), "mean"),
+    ("HalfCheetah", 17): Columns((11, 14), "mean"),
+    ("Hopper", 11): Columns((8, 10), "mean"),
+    ("Walker2d", 17): Columns((11, 14), "mean"),
     ("Ant", 105): Columns((13, 14), "mean"),
     ("Ant", 107): Columns((15, 16), "mean"),
 }
@@ -51,8 +51,8 @@ HEADINGS: Final[dict[tuple[str, int], Columns]] = {
 
 Pendulum: the mean of (cos, sin), where the pole points. CartPole: mean velocity of the cart and of
 the pole's angle. MountainCarContinuous: change of position and of velocity. Acrobot, Reacher: mean
-velocity of the two joints. HalfCheetah, Hopper, Walker2d: mean forward velocity and pitch. Ant:
-mean velocity in the plane that it walks in (107: with its position observed).
+velocity of the two joints; HalfCheetah, Walker2d: of the two thighs; Hopper: of thigh and foot.
+Ant: mean velocity in the plane that it walks in (107: with its position observed).
 """
 _ANT_SECONDS: Final = 0.05
 POSITIONS: Final[dict[tuple[str, int], Columns]] = {
@@ -61,6 +61,29 @@ POSITIONS: Final[dict[tuple[str, int], Columns]] = {
 }
 """Where a segment ends, in metres, where that is not the plane of the heading: velocity times
 seconds since the segment began, or the position itself."""
+
+
+SCALES: Final[dict[str, dict[str, float]]] = {
+    "Pendulum": {"angle2": 90.0, "speed2": 300.0, "torque2": 6.0},
+    "CartPole": {"alive": 7.0, "fallen": 0.5, "cart_position2": 0.2, "pole_angle2": 0.1},
+    "MountainCarContinuous": {"goal": 1.0, "action2": 1.5, "height": 1.3},
+    "Acrobot": {"below_goal": 10.0, "tip_height": 6.0, "torque2": 2.5},
+    "Reacher": {"distance": 1.5, "action2": 2.0, "joint_speed2": 2400.0},
+    "HalfCheetah": {"progress": 13.0, "action2": 6.0, "height": 1.3, "tilt2": 19.0},
+    "Hopper": {"progress": 11.0, "alive": 14.0, "action2": 15.0, "height": 16.0, "tilt2": 0.1},
+    "Walker2d": {"progress": 8.0, "alive": 10.0, "action2": 22.0, "height": 12.0, "tilt2": 4.0},
+    "Ant": {
+        "progress": 19.0,
+        "alive": 16.0,
+        "action2": 41.0,
+        "contact2": 31.0,
+        "joints_at_limit": 47.0,
+        "feet_on_floor": 6.0,
+    },
+}
+"""Class of environment -> by how much the sum of each factor differs between segments of the
+default length under random actions, as a standard deviation; so that no factor drowns the others
+where groups weigh them. Elsewhere factors count as they are."""
 
 
 def default_options(rater: str, around: Surroundings, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,7 +135,15 @@ def _factors(rater: str, around: Surroundings, options: Mapping[str, Any]) -> di
             f"The rater {rater!r} weighs the named factors of a reward, and {around.name} names "
             "none; group by rater_kwargs={'by': 'goals'}, or choose another rater."
         )
-    return {"factors": around.factors}
+    fitting = [
+        SCALES[one] for one in around.classes if set(SCALES.get(one, ())) == set(around.factors)
+    ]
+    if not fitting or "scales" in options:
+        return {"factors": around.factors}
+    return {
+        "factors": around.factors,
+        "scales": tuple(fitting[0][factor] for factor in around.factors),
+    }
 
 
 def _plane(

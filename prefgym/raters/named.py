@@ -41,7 +41,7 @@ def make_rater(
     if isinstance(rater, str):
         factory = lookup(rater, RATERS, "rater")
         _check_options(rater, factory, options)
-        return factory(value_source, **options)
+        return factory(value_source, **{name: _counted(name, options[name]) for name in options})
     made: Rater = rater if isinstance(rater, Rater) else own_rater(rater)
     if options:
         raise ValueError(
@@ -152,8 +152,8 @@ def _groups(
 ) -> Population:
     lookup(by, {"factors": 0, "goals": 0}, "difference between groups")
     if by == "factors" and goals is None:
-        return opposed_groups(int(count), factors, scales, **crowd)
-    wanted = circle(int(count), radius, centre) if goals is None else goals
+        return opposed_groups(count, factors, scales, **crowd)
+    wanted = circle(count, radius, centre) if goals is None else goals
     return goal_groups(wanted, columns, **crowd)
 
 
@@ -229,6 +229,12 @@ _MORE: Final[dict[str, frozenset[str]]] = {
     "experts": _SCRIPTED - _TOLD_APART - {"mistake"},
 }
 """Options that a factory hands on; those of :class:`ScriptedRater` where none are named."""
+
+
+def _counted(option: str, value: Any) -> Any:
+    """Counts as whole numbers: the shell knows 5.0 only."""
+    whole = option in ("size", "people") and isinstance(value, float) and value.is_integer()
+    return int(value) if whole else value
 
 
 def _check_options(name: str, factory: Callable[..., Rater], options: dict[str, Any]) -> None:

@@ -32,9 +32,8 @@ class Panel:
 
     def __post_init__(self) -> None:
         """Refuse a panel of nobody."""
-        if self.size != int(self.size) or self.size < 1:
+        if not isinstance(self.size, int) or self.size < 1:
             raise ValueError(f"Panel: size is {self.size}; give a whole number of at least 1.")
-        object.__setattr__(self, "size", int(self.size))
         if not 0.0 <= self.smoothing < np.inf:
             raise ValueError(f"Panel: smoothing is {self.smoothing}; give a number of 0 or more.")
 

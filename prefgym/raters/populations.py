@@ -64,11 +64,10 @@ class Population:
         object.__setattr__(self, "weights", _checked_shares(weights, len(members)))
         if not callable(self.rule):
             lookup(self.rule, RULES, "rule for who answers")
-        if self.people != int(self.people) or self.people < 1:
+        if not isinstance(self.people, int) or self.people < 1:
             raise ValueError(
                 f"Population: people is {self.people}; give a whole number of at least 1."
             )
-        object.__setattr__(self, "people", int(self.people))
         self._check_ids()
 
     def __call__(self, a: Segments, b: Segments, rng: np.random.Generator) -> Labels:

@@ -21,10 +21,11 @@ from prefgym.segments import Segments
 
 @dataclass(frozen=True)
 class OpposedFactors:
-    """What a step is worth to group k of K: Σ_f cos 2π(k/K − f/F) · factor_f / scale_f.
+    """What a step is worth to group k of K: Σ_f cos(2πk/K − πf/F − π/4) · factor_f / scale_f.
 
-    The weights of all groups add up to 0 for every factor, so that equally large groups leave
-    nothing for one reward to agree on. Two groups are exact opposites.
+    Groups are spread evenly round a circle of weights. The weights of all groups add up to 0 for
+    every factor, so that equally large groups leave nothing for one reward to agree on. Two groups
+    are exact opposites: of two factors, one wants more of the first and less of the second.
     """
 
     group: int
@@ -47,10 +48,10 @@ class OpposedFactors:
     def weights(self, names: Sequence[str]) -> dict[str, float]:
         """Factor -> weight."""
         scales = self.scales or (1.0,) * len(names)
-        turn = [self.group / self.groups - place / len(names) for place in range(len(names))]
+        turn = 2.0 * pi * self.group / self.groups - pi / 4
         return {
-            name: cos(2.0 * pi * part) / scale
-            for name, part, scale in zip(names, turn, scales, strict=True)
+            name: cos(turn - pi * place / len(names)) / scale
+            for place, (name, scale) in enumerate(zip(names, scales, strict=True))
         }
 
     def __call__(self, segments: Segments) -> Float[np.ndarray, " batch steps"]:

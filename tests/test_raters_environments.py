@@ -1,0 +1,215 @@
+"""Raters by name in every environment: each of them looks at something there, and is emitted."""
+
+from functools import cache
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from prefgym.raters import RATERS, Rater
+from prefgym.raters.features import Columns, FactorSums, Walk
+from prefgym.registration import ENVIRONMENTS
+from prefgym.segments import Segments
+from prefgym.wrappers import PreferenceEnv
+from prefgym.wrappers.inner import chosen_rater
+
+IDS = [one.id for one in ENVIRONMENTS.values() if not one.needs]
+CONDORCET = "prefgym/Condorcet-v0"
+FAMILIES = {
+    "classic control": "prefgym/Pendulum-v0",
+    "robots": "prefgym/Hopper-v0",
+    "gridworlds": "prefgym/Delivery-v0",
+    "text": "prefgym/TextSort-v0",
+    "bandit": CONDORCET,
+}
+SINGLE_STEP = {"low-then-high", "distance-and-sector"}
+"""Ask what came first and what later: nothing for a bandit."""
+SOLVED = {one for one in IDS if ".text_" in ENVIRONMENTS[one].module} | {
+    "prefgym/Condorcet-v0",
+    "prefgym/Delivery-v0",
+    "prefgym/RandomMDP-v0",
+}
+
+
+def act(env: Any, steps: int) -> list[dict[str, Any]]:
+    """Random steps; the preferences that they emitted."""
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    emitted = []
+    for _ in range(steps):
+        *_, terminated, truncated, info = env.step(env.action_space.sample())
+        emitted += [info["preference"]] if "preference" in info else []
+        if terminated or truncated:
+            env.reset()
+    return emitted
+
+
+@cache
+def met(env_id: str) -> tuple[Any, Segments, Segments]:
+    """An environment, and 60 pairs of what random actions met there."""
+    env: Any = gym.make(env_id, rater="random", query_every=None)
+    act(env, 1000 if ".locomotion" in ENVIRONMENTS[env_id].module else 400)
+    return env, *env.get_wrapper_attr("sample_pairs")(60, np.random.default_rng(0))
+
+
+def possible(env_id: str, name: str) -> bool:
+    if name == "regret":
+        return env_id in SOLVED
+    return env_id != CONDORCET or name not in SINGLE_STEP
+
+
+def chosen(env_id: str, name: str, **options: Any) -> Rater:
+    env, _, _ = met(env_id)
+    return chosen_rater(env.unwrapped, name, None, options)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_every_name_can_tell_segments_apart(env_id: str) -> None:
+    """With no argument, and keeping to the law of mirrored pairs."""
+    _, a, b = met(env_id)
+    told = {name: chosen(env_id, name) for name in RATERS if possible(env_id, name)}
+    for rater in told.values():
+        chance = rater.probability(a, b)
+        np.testing.assert_allclose(chance + rater.probability(b, a), 1.0, rtol=0, atol=1e-12)
+    looking = ("cyclic", "rock-paper-scissors", "matrix", "distance-and-sector", "low-then-high")
+    for name in {*looking, "two-groups", "five-groups"} & told.keys():
+        assert len(set(told[name](a, b, np.random.default_rng(0)).label)) > 1, name
+
+
+@pytest.mark.parametrize("name", RATERS)
+@pytest.mark.parametrize("env_id", FAMILIES.values(), ids=list(FAMILIES))
+def test_every_name_is_emitted_in_every_family(env_id: str, name: str) -> None:
+    if not possible(env_id, name):
+        why = "does not solve itself" if name == "regret" else "single"
+        with pytest.raises(ValueError, match=rf"^The rater '{name}' .*{why}.*choose "):
+            gym.make(env_id, rater=name)
+        return
+    asked: dict[str, Any] = {"rater": name, "query_every": 5}
+    if ".text_" in ENVIRONMENTS[env_id].module:
+        asked["prompts"] = 1
+    else:
+        asked["segment_steps"] = min(5, ENVIRONMENTS[env_id].segment_steps)
+    lanes: Any = gym.make_vec(env_id, num_envs=2, **asked)
+    env: Any = gym.make(env_id, **asked)
+    single, several = (one.get_wrapper_attr("elicitor").rater for one in (env, lanes))
+    assert single.meaning == several.meaning
+    if name != "regret":  # whose value source belongs to one environment
+        assert single == several
+    emitted = act(env, 100)
+    assert len(emitted) > 5
+    assert {one["rater_id"] for one in emitted} <= set(range(5))
+    assert env.get_wrapper_attr("preferences").meaning == single.meaning
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_headings_go_all_the_way_round(env_id: str) -> None:
+    """No half of the circle holds all that random actions met: some of it beats in a circle."""
+    env, _, _ = met(env_id)
+    steps, store = ENVIRONMENTS[env_id].segment_steps, env.get_wrapper_attr("store")
+    some = store.segments(store.sample(200, steps, np.random.default_rng(1)), steps)
+    rater: Any = chosen(env_id, "cyclic")
+    x, y = rater.rule.plane(some).T
+    turn = np.unique(np.arctan2(y, x)[np.hypot(x, y) > 1e-9])
+    assert np.diff(turn, append=turn[0] + 2 * np.pi).max() < np.pi
+
+
+# --- environments of other people ---------------------------------------------------------------
+
+
+class Elsewhere(gym.Env[Any, Any]):
+    """Steps of nothing, in spaces of choice."""
+
+    def __init__(self, seen: Any, acted: Any, factors: tuple[str, ...] = ()) -> None:
+        self.observation_space, self.action_space = seen, acted
+        self.factor_names = factors
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        info = {"factors": dict.fromkeys(self.factor_names, 1.0)}
+        return self.observation_space.sample(), 0.0, False, False, info
+
+    def __str__(self) -> str:
+        return "Elsewhere"
+
+
+def box(*shape: int) -> gym.spaces.Box:
+    return gym.spaces.Box(-1.0, 1.0, shape)
+
+
+@pytest.mark.parametrize(
+    ("env", "plane"),
+    [
+        (Elsewhere(box(2, 2), gym.spaces.Discrete(3)), Columns((0, 1))),
+        (Elsewhere(gym.spaces.Discrete(9), gym.spaces.Discrete(4)), Walk(4)),
+        (Elsewhere(box(1), box(1), ("f", "g", "h")), FactorSums(("f", "g"))),
+    ],
+)
+def test_unknown_environments_get_what_they_show(env: Any, plane: Any) -> None:
+    made: Any = PreferenceEnv(env, "cyclic", segment_steps=2, query_every=3)
+    assert made.elicitor.rater.rule.plane == plane
+    assert len(act(made, 30)) > 5
+
+
+def test_what_an_environment_cannot_show_is_said_in_a_sentence() -> None:
+    bare = Elsewhere(box(1), box(1))
+    for name in ("cyclic", "rock-paper-scissors", "distance-and-sector", "matrix"):
+        with pytest.raises(ValueError, match=f"'{name}' needs two numbers of a segment, and Elsew"):
+            PreferenceEnv(bare, name)
+    with pytest.raises(ValueError, match="Elsewhere names none; group by rater_kwargs"):
+        PreferenceEnv(bare, "two-groups")
+    with pytest.raises(ValueError, match="'experts' varies how well a scripted rater knows"):
+        PreferenceEnv(bare, "experts", rater_kwargs={"of": "cyclic"})
+    with pytest.raises(ValueError, match=r"needs a value source, and Elsewhere does not solve"):
+        PreferenceEnv(bare, "experts", rater_kwargs={"of": "regret"})
+    with pytest.raises(ValueError, match=r"V\(s\) too, and .* no state_values"):
+        gym.make("prefgym/TextSort-v0", rater="regret", rater_kwargs={"form": "deterministic"})
+
+
+def test_options_replace_what_a_name_looks_at() -> None:
+    def made(name: str, **options: Any) -> Any:
+        return chosen("prefgym/Pendulum-v0", name, **options)
+
+    assert made("cyclic", plane=[1, 2]).rule.plane == Columns((1, 2))
+    assert made("cyclic", plane=["angle2", "speed2"]).rule.plane == FactorSums(("angle2", "speed2"))
+    assert made("cyclic", plane=[1, 2], over="sum").rule.plane == Columns((1, 2), "sum")
+    assert len(made("rock-paper-scissors", shares=[0.25] * 4).raters) == 4
+    goals = made("two-groups", by="goals", radius=2.0)
+    assert [one.statistic.step_scores.goal for one in goals.raters] == [
+        pytest.approx((2.0, 0.0)),
+        pytest.approx((-2.0, 0.0)),
+    ]
+    assert [one.mistake for one in made("experts", mistakes=[0.0, 0.4]).raters] == [0.0, 0.4]
+
+
+def test_a_panel_votes_as_any_rater_of_the_environment_does() -> None:
+    env_id = "prefgym/TextStyle-v0"
+    _, a, b = met(env_id)
+    for member in ("groups", "two-groups", "cyclic"):
+        panel = chosen(env_id, "panel", member=member, size=3.0)
+        alone = chosen(env_id, member)
+        np.testing.assert_array_equal(panel.probability(a, b), alone.probability(a, b))
+        assert panel.meaning == alone.meaning
+    hard = chosen(env_id, "panel", member_kwargs={"mistake": 0.0})
+    assert set(hard.probability(a, b)) <= {0.0, 0.5, 1.0}
+
+
+def test_ants_are_told_apart_by_where_they_went() -> None:
+    """SPO's rule: metres gone since the segment began, or the position where it is observed."""
+    there: Any = chosen("prefgym/Ant-v0", "distance-and-sector")
+    assert there.rule.plane == Columns((13, 14), "sum", 0.05)
+    assert (there.rule.radius, there.rule.sector_weight) == (10.0, 0.7)
+    seen = {"exclude_current_positions_from_observation": False}
+    placed: Any = gym.make("prefgym/Ant-v0", rater="distance-and-sector", **seen)
+    assert placed.get_wrapper_attr("elicitor").rater.rule.plane == Columns((0, 1))
+
+    walked: Any = gym.make("prefgym/Ant-v0", rater="random", segment_steps=20, **seen)
+    act(walked, 60)
+    store = walked.get_wrapper_attr("store")
+    one = store.segments(store.sample(20, 20, np.random.default_rng(0)), 20)
+    gone = Columns((0, 1), "change")(one)
+    summed = Columns((15, 16), "sum", 0.05)(one)
+    assert np.corrcoef(gone.ravel(), summed.ravel())[0, 1] > 0.9
