@@ -153,6 +153,34 @@ def test_without_a_rater_nobody_is_asked(folder: Path) -> None:
         text_files.task(**arguments).demonstrations(1, np.random.default_rng(0))
 
 
+def test_rows_take_the_place_of_a_rater(folder: Path) -> None:
+    from prefgym.converters.trl import from_trl
+    from prefgym_agents.language import language_backend
+    from prefgym_agents.reward_learning import RewardLearning
+
+    env: Any = gym.make_vec(
+        "prefgym/TextPrompts-v0",
+        num_envs=8,
+        samples_per_prompt=4,
+        response_tokens=4,
+        tokenizer=str(folder / "tokenizer"),
+        prompts=PROMPTS,
+    )
+    row = {"prompt": PROMPTS[0], "chosen": "the rose", "rejected": "red red"}
+    data = from_trl([row], layout=env.layout, meaning="human")
+    policy = language_backend(env, seed=0, learning_rate=1e-3)
+    learner = RewardLearning(policy, data=data, labels=0, sessions=2, start_steps=0, members=1)
+    for _, metrics in learner.iterations(256):
+        assert metrics["reward_model/pairs"] == 1.0
+        assert "reward_model/true_return_corr" not in metrics  # nobody knows the truth
+        assert all(np.isfinite(one) for one in metrics.values())
+    assert learner.model.logits(data.a, data.b).item() > 0.0
+    assert len(env.preferences) == 0
+    for changes in ({"chosen": "the <eos>"}, {"prompt": "<pad> the"}):
+        with pytest.raises(ValueError, match=r"token of padding \(0\) or of the end \(1\)"):
+            from_trl([row | changes], layout=env.layout)
+
+
 # --- bad input ----------------------------------------------------------------------------------
 
 
