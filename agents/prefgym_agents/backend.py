@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from prefgym.models.heads import HeadFactory
 from prefgym.models.reward_models import PointwiseModel
 from prefgym.segments import Segments
 
@@ -69,7 +70,12 @@ class PolicyBackend(Protocol):
         ...
 
     def reward_model(
-        self, members: int, hidden: Sequence[int], tanh: bool, seed: int
+        self,
+        members: int,
+        hidden: Sequence[int],
+        tanh: bool,
+        seed: int,
+        head: HeadFactory | None = None,
     ) -> PointwiseModel:
         """A new ensemble of rewards that reads what happens in this environment.
 
@@ -78,6 +84,7 @@ class PolicyBackend(Protocol):
             hidden: width of each hidden layer, where layers are made for the purpose.
             tanh: hold every reward in (−1, 1).
             seed: of the initial weights.
+            head: makes another head than one reward per step (``prefgym.models.presets``).
         """
         ...
 

@@ -23,6 +23,7 @@ from prefgym.registration import ENVIRONMENTS, EnvironmentSpec
 from prefgym.text import Layout
 from prefgym.wrappers.inner import GAME, GROUPS, find_attribute
 from prefgym_agents import configs, runs
+from prefgym_agents.critics import train_critic
 from prefgym_agents.evaluation import RandomPolicy
 from prefgym_agents.evaluation import evaluate as true_returns
 from prefgym_agents.learner import Learner
@@ -80,6 +81,28 @@ class Pretraining:
     """Of weights, demonstrations and their order."""
     threads: int = 1
     """Threads of torch."""
+
+
+@dataclass(frozen=True)
+class CriticTraining:
+    """Train a critic on the true reward, so that a rater can judge by regret."""
+
+    env: str
+    """Id of an environment with continuous actions."""
+    out: Path | None = None
+    """File of the critic (safetensors); by default the environment's name, in this folder."""
+    steps: int = 100_000
+    """Environment steps."""
+    seed: int = 0
+    """Of everything."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the networks."""
+    learning_rate: float | None = None
+    """Of SAC; by default what suits the environment."""
+    threads: int = 1
+    """Threads of torch."""
+    quiet: bool = False
+    """Show no progress bar."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +214,36 @@ def text(words: list[str]) -> int:
     return 0
 
 
+def oracle(words: list[str]) -> int:
+    """`prefgym oracle train --env ID`."""
+    if not words or words[0] != "train":
+        raise ValueError("prefgym oracle needs a verb: train --env ID.")
+    asked = tyro.cli(CriticTraining, args=words[1:], prog="prefgym oracle train")
+    lookup(asked.env, ENVIRONMENTS, "environment")
+    out = asked.out or Path(f"{_task(asked.env)}.safetensors")
+    if out.exists():
+        raise ValueError(f"{out} is there already; choose another file with --out.")
+    torch.set_num_threads(asked.threads)
+    rate = {} if asked.learning_rate is None else {"learning_rate": asked.learning_rate}
+    critic = train_critic(
+        asked.env,
+        steps=asked.steps,
+        seed=asked.seed,
+        hidden=asked.hidden,
+        progress_bar=not asked.quiet,
+        **rate,
+    )
+    critic.save(out)
+    print(
+        f"critic: {out} ({out.stat().st_size / 1000:.0f} kB); its policy's mean true return is"
+        f" {critic.about['mean_return']} (standard deviation {critic.about['return_std']}) over"
+        f" {critic.about['episodes']} fresh episodes"
+    )
+    loaded = f'prefgym.values.Critic.load("{out}")'
+    print(f'use it: gymnasium.make("{asked.env}", rater="regret", value_source={loaded})')
+    return 0
+
+
 def data(words: list[str]) -> int:
     """`prefgym data inspect DIR` and `prefgym data convert SOURCE TARGET`."""
     if not words or words[0] not in ("inspect", "convert"):
@@ -219,7 +272,7 @@ def _layout(folder: Path) -> Layout | None:
 def _train(folder: Path, quiet: bool) -> int:
     config = _config(folder)
     console = Console(quiet=quiet, soft_wrap=True)
-    if config.model == folder / START and not (folder / START).exists():
+    if config.language_model == folder / START and not (folder / START).exists():
         _pretrain(Pretraining(config.env, folder / START, seed=config.seed), console)
     learner = configs.build(config, folder / "preferences")
     finished = runs.train(
@@ -313,15 +366,18 @@ def _parsed(name: str, words: list[str]) -> configs.Run:
 def _config(folder: Path) -> configs.Run:
     """What a run was asked to be; a model that it made itself is found wherever the folder is."""
     config = configs.restored(runs.read_config(folder))
-    if config.model is None and writes_text(config.env):
-        return replace(config, model=folder / START)
+    if config.language_model is None and writes_text(config.env):
+        return replace(config, language_model=folder / START)
     return config
 
 
 def _new_folder(config: configs.Run) -> Path:
-    task = config.env.partition("/")[2].removesuffix("-v0")
-    stem = f"{task}-{configs.kind_of(config)}-{config.seed}"
+    stem = f"{_task(config.env)}-{configs.kind_of(config)}-{config.seed}"
     taken = 1
     while (folder := Path("runs") / (stem if taken == 1 else f"{stem}-{taken}")).exists():
         taken += 1
     return folder
+
+
+def _task(env_id: str) -> str:
+    return env_id.partition("/")[2].removesuffix("-v0")

@@ -42,7 +42,7 @@ class Run:
     algorithm: str | None = None
     """What improves the policy: PPO, SAC, ... of Stable-Baselines3 (PPO by default); GRPO, PPO,
     RLOO or P3O where text is written (GRPO by default)."""
-    model: Path | None = None
+    language_model: Path | None = None
     """Folder of a language model, where text is written; by default a tiny one is pretrained first,
     as `prefgym text pretrain` does."""
     device: str = "cpu"
@@ -67,6 +67,11 @@ class Run:
 class RewardLearningRun(Run):
     """Learn a reward from preferences and a policy from that reward."""
 
+    model: str | None = None
+    """Which preference model: bt, ties, gpm, pal, vpl, maxmin, micro, ...; the preset's (bt) by
+    default."""
+    population: int | None = None
+    """Raters that the preference model tells apart; the preset's number (1) by default."""
     learner: reward_learning.Config = field(default_factory=reward_learning.Config)
     """Single settings that differ from the preset (default, pebble, pref_ppo, christiano2017)."""
 
@@ -122,9 +127,18 @@ def build(config: Run, directory: Path | None = None) -> Learner:
     env = gym.make_vec(config.env, budget=labels, directory=directory, **arguments)
     backend = make_backend(
         env, config.env, config.algorithm,
-        model=config.model, seed=config.seed, device=config.device,
+        model=config.language_model, seed=config.seed, device=config.device,
     )  # fmt: skip
-    return KINDS[kind_of(config)].make(backend, replace(settings, labels=labels, seed=config.seed))
+    changes = {"labels": labels, "seed": config.seed, **_model_settings(config)}
+    return KINDS[kind_of(config)].make(backend, replace(settings, **changes))
+
+
+def _model_settings(config: Run) -> dict[str, Any]:
+    """What a run says about its preference model, without what it leaves to the preset."""
+    if not isinstance(config, RewardLearningRun):
+        return {}
+    said = {"model": config.model, "population": config.population}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def plain(config: Run) -> dict[str, Any]:

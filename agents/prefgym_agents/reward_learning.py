@@ -36,9 +36,11 @@ import torch
 
 from prefgym import queries, rewards
 from prefgym.comparisons import Comparisons, PreferenceDataset
-from prefgym.losses import lapsing, logistic
+from prefgym.losses import PairLoss, lapsing, logistic
 from prefgym.metrics import accuracy, pearson
 from prefgym.models.fit import adam, fit
+from prefgym.models.heads import HeadFactory
+from prefgym.models.presets import MODELS, model_head
 from prefgym.models.reward_models import PointwiseModel
 from prefgym.names import lookup
 from prefgym.segments import Segments
@@ -46,6 +48,7 @@ from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.learner import Learner, acted, as_rewards, given
 
 Queries = Literal["uniform", "disagreement", "entropy", "k-centre"]
+Serve = Literal["everyone", "worst"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,17 @@ class Config:
     """Candidate pairs per pair that is asked."""
     recent_steps: int | None = None
     """Compare segments of about the newest so many steps; None: of everything in the store."""
+    model: str = "bt"
+    """Which preference model: a key of ``prefgym.models.presets.MODELS``."""
+    population: int = 1
+    """Raters that the model tells apart; their ids count from 0."""
+    tastes: int | None = None
+    """Tastes that the model tells apart; None: as many as raters, and at least 2."""
+    serve: Serve = "everyone"
+    """Whose reward the policy gets, where the model knows several: the mean over the raters by
+    their shares of the answers, or that of whom the policy serves worst."""
+    softness: float = 0.1
+    """Temperature at which the worst served are weighed, in deviations of the mean reward."""
     members: int = 3
     """Reward networks in the ensemble."""
     hidden: tuple[int, ...] = (32, 32)
@@ -93,11 +107,31 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse settings that can never work."""
-        for name in ("labels", "sessions", "candidates", "members", "epochs", "neighbours"):
+        for name in (
+            "labels",
+            "sessions",
+            "candidates",
+            "members",
+            "epochs",
+            "neighbours",
+            "population",
+        ):
             least = 0 if name == "labels" else 1
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}; wanted at least {least}.")
         lookup(self.queries, dict.fromkeys(get_args(Queries)), "way to choose queries")
+        lookup(self.serve, dict.fromkeys(get_args(Serve)), "way to serve raters")
+        published = lookup(self.model, MODELS, "preference model")
+        if published.tells_raters_apart and self.population < 2:
+            raise ValueError(
+                f"model={self.model!r} tells raters apart, and population={self.population}; say"
+                " how many raters answer (population=2 or more), or choose model='bt'."
+            )
+        if self.label_noise and published.loss is not logistic:
+            raise ValueError(
+                f"model={self.model!r} has a loss of its own, which label_noise={self.label_noise}"
+                " would replace; set label_noise=0, or choose model='bt'."
+            )
         for name in ("ask_until", "stop_accuracy"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}={getattr(self, name)}; wanted a share in (0, 1].")
@@ -146,8 +180,8 @@ class RewardLearning(Learner):
         policy: who acts and improves; its environment is asked for preferences.
         config: the settings, or the name of a preset.
         data: comparisons to learn from beside those that are asked; with ``labels=0`` instead.
-        model: a reward model of your own; by default the backend makes an ensemble as the
-            settings say.
+        model: a reward model of your own, or the name of a published one; by default the backend
+            makes an ensemble as the settings say.
         tensorboard_log: folder for TensorBoard.
         verbose: 1 prints tables.
         **changes: single settings that differ from ``config``.
@@ -163,7 +197,7 @@ class RewardLearning(Learner):
         config: Config | str = "default",
         *,
         data: PreferenceDataset | Comparisons | None = None,
-        model: PointwiseModel | None = None,
+        model: PointwiseModel | str | None = None,
         tensorboard_log: str | Path | None = None,
         verbose: int = 0,
         **changes: Any,
@@ -174,6 +208,8 @@ class RewardLearning(Learner):
         unknown = [name for name in changes if name not in SETTINGS]
         if unknown:
             lookup(unknown[0], SETTINGS, "setting of reward learning")
+        if isinstance(model, str):
+            changes["model"], model = model, None
         self.config = replace(config, **changes)
         self.data = given(self.env, data)
         self._check_labels()
@@ -185,6 +221,7 @@ class RewardLearning(Learner):
             hidden=self.config.hidden,
             tanh=self.config.bounded,
             seed=self.config.seed,
+            head=self._head(),
         )
         self.optimizer = adam(self.model, self.config.learning_rate)
         self.sessions = 0
@@ -213,8 +250,23 @@ class RewardLearning(Learner):
         return {**metrics, **self.told}
 
     def rewards(self, segments: Segments) -> np.ndarray:
-        """What each step is worth to the model, ``[B, T]``."""
-        return as_rewards(self.model.rewards(segments))
+        """What each step is worth to whom the policy serves, ``[B, T]``."""
+        if self.config.serve == "everyone":
+            return as_rewards(self.model.rewards(segments))
+        grouped = self.model.rewards_by_group(segments)
+        mask = torch.as_tensor(segments.mask, device=grouped.device)
+        return as_rewards(rewards.worst_group(grouped, mask, self._softness(segments)))
+
+    def _softness(self, segments: Segments) -> float:
+        """In units of return: what a deviation of the reward comes to over a segment."""
+        return self.config.softness * float(np.sqrt(segments.mask.sum(1).mean()))
+
+    def _head(self) -> HeadFactory:
+        """The head of the published model that the settings name."""
+        config = self.config
+        tastes = max(2, config.population) if config.tastes is None else config.tastes
+        asked = {"tastes": tastes, "raters": config.population, "tanh": config.bounded}
+        return model_head(config.model, **asked)
 
     def _session(self, portions: int, segments: Segments) -> None:
         """Ask so many portions of labels at once, and do all that follows; ``segments`` are new."""
@@ -312,13 +364,19 @@ class RewardLearning(Learner):
             np.random.default_rng((config.seed, self.sessions, 1)),
             epochs=self._passes(len(comparisons)),
             batch_pairs=config.batch_pairs,
-            loss=partial(lapsing, lapses=config.label_noise) if config.label_noise else logistic,
+            loss=self._loss(),
             stop_accuracy=config.stop_accuracy,
         )
         self.model.standardise(seen)
         if self.store.any_terminated:
-            self.model.reward_mean.zero_()
+            self.model.uncentre()
         return {f"reward_model/{name}": value for name, value in told.items()} | self._truth()
+
+    def _loss(self) -> PairLoss:
+        """The published model's own, or one that allows for thoughtless answers."""
+        if self.config.label_noise:
+            return partial(lapsing, lapses=self.config.label_noise)
+        return MODELS[self.config.model].loss
 
     def _seen(self, segments: Segments) -> Segments:
         """Segments of the store, as long as those compared; the newest where it has none yet."""

@@ -26,6 +26,7 @@ from stable_baselines3.dqn.dqn import DQN
 from stable_baselines3.sac.sac import SAC
 from stable_baselines3.td3.td3 import TD3
 
+from prefgym.models.heads import HeadFactory
 from prefgym.models.reward_models import RewardModel, reward_model
 from prefgym.names import lookup
 from prefgym.segments import Segments
@@ -105,11 +106,18 @@ class SB3Backend:
         return self.model.predict(observation, state, episode_start, deterministic)
 
     def reward_model(
-        self, members: int, hidden: Sequence[int], tanh: bool, seed: int
+        self,
+        members: int,
+        hidden: Sequence[int],
+        tanh: bool,
+        seed: int,
+        head: HeadFactory | None = None,
     ) -> RewardModel:
         """An ensemble of networks over single observations and actions."""
         spaces = self.env.single_observation_space, self.env.single_action_space
-        return reward_model(*spaces, members=members, hidden=hidden, tanh=tanh, seed=seed)
+        return reward_model(
+            *spaces, members=members, hidden=hidden, tanh=tanh, seed=seed, head=head
+        )
 
     def fit(
         self, loss: Callable[[torch.Tensor], torch.Tensor], segments: Segments

@@ -49,6 +49,12 @@ class PointwiseModel(PreferenceModel, Protocol):
         """What every step is worth, without gradient; zeros at padding."""
         ...
 
+    def rewards_by_group(
+        self, segments: Segments, aggregate: Aggregator = mean_reward
+    ) -> Float[Tensor, " groups batch steps"]:
+        """The same of each group of raters; one group if they are not told apart."""
+        ...
+
     def normalise(self, segments: Segments) -> None:
         """Learn from these steps how to normalise what is read."""
         ...

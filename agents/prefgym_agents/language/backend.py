@@ -24,6 +24,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
+from prefgym.models.heads import HeadFactory
 from prefgym.models.language import LanguageRewardModel
 from prefgym.names import lookup
 from prefgym.segments import Segments
@@ -223,11 +224,16 @@ class LanguageBackend:
         return self.steps.fit(loss, segments.numpy())
 
     def reward_model(
-        self, members: int, hidden: Sequence[int], tanh: bool, seed: int
+        self,
+        members: int,
+        hidden: Sequence[int],
+        tanh: bool,
+        seed: int,
+        head: HeadFactory | None = None,
     ) -> LanguageRewardModel:
         """Heads on a copy of the model as it is now; no layers are made, so ``hidden`` is idle."""
         trunk = self._merged().get_decoder().float().requires_grad_(True)
-        return LanguageRewardModel(trunk, self.layout, members=members, tanh=tanh, seed=seed)
+        return LanguageRewardModel(trunk, self.layout, members, tanh, seed, head)
 
     # -- keeping ------------------------------------------------------------------------------
 

@@ -1,0 +1,84 @@
+"""The reward-learning learner with every published preference model, on steps and on text."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import prefgym  # noqa: F401
+from prefgym.models.presets import MODELS
+from prefgym_agents.language import language_backend
+from prefgym_agents.reward_learning import RewardLearning
+from prefgym_agents.sb3 import sb3_backend
+
+FAST: dict[str, Any] = {
+    "labels": 30,
+    "sessions": 2,
+    "members": 2,
+    "hidden": (8,),
+    "epochs": 2,
+    "fit_steps": 1,
+    "start_steps": 50,
+}
+
+
+def control(rater: str = "two-groups") -> Any:
+    env = gym.make_vec(
+        "prefgym/Pendulum-v0", num_envs=2, rater=rater, query_every=None, segment_steps=8
+    )
+    return sb3_backend("PPO", env, seed=0, n_steps=64, batch_size=64, n_epochs=1)
+
+
+def text(rater: str = "two-groups") -> Any:
+    env = gym.make_vec(
+        "prefgym/TextPolite-v0",
+        num_envs=8,
+        samples_per_prompt=4,
+        rater=rater,
+        query_every=None,
+    )
+    return language_backend(env, None, seed=0)
+
+
+KINDS = [(name, control) for name in MODELS]
+KINDS += [(name, text) for name in ("gpm", "vpl", "maxmin", "micro")]
+
+
+@pytest.mark.parametrize(("name", "make"), KINDS)
+def test_every_model_trains_a_policy(name: str, make: Any) -> None:
+    population = 2 if MODELS[name].tells_raters_apart else 1
+    learner = RewardLearning(make(), model=name, population=population, **FAST)
+    steps = 256
+    learner.learn(steps)
+    assert learner.sessions == 2
+    assert len(learner.env.preferences) == 30
+    assert np.isfinite(learner.told["reward_model/loss"])
+
+
+@pytest.mark.parametrize("make", [control, text])
+def test_the_worst_served_can_be_served(make: Any) -> None:
+    learner = RewardLearning(make(), model="maxmin", population=2, serve="worst", **FAST)
+    learner.learn(256)
+    segments = learner.policy.collect()
+    grouped = learner.model.rewards_by_group(segments).numpy()
+    assert len(grouped) == 2
+    worth = learner.rewards(segments)
+    low, high = grouped.min(0), grouped.max(0)
+    assert (worth >= low - 1e-5).all()
+    assert (worth <= high + 1e-5).all()
+    everyone = RewardLearning(make(), model="maxmin", population=2, **FAST)
+    everyone.model.load_state_dict(learner.model.state_dict())
+    assert not np.allclose(everyone.rewards(segments), worth)
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="tells raters apart, and population=1; say how many"):
+        RewardLearning(control(), model="vpl", **FAST)
+    with pytest.raises(ValueError, match="preference model"):
+        RewardLearning(control(), model="bradley", **FAST)
+    with pytest.raises(ValueError, match="has a loss of its own, which label_noise"):
+        RewardLearning(control(), model="ties", label_noise=0.1, **FAST)
+    learner = RewardLearning(control("oracle"), model="vpl", population=2, **FAST)
+    with pytest.raises(ValueError, match="all answers carry the rater id 0"):
+        learner.learn(256)
