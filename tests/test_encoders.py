@@ -1,5 +1,6 @@
 """Encoders: the gradient written out by hand is the exact one, for every activation."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -51,6 +52,9 @@ class Anew(torch.autograd.Function):
         return None, *torch.autograd.grad(outputs, leaves, gradient)
 
 
+anew: Callable[..., Tensor] = Anew.apply
+
+
 def outputs_of(encoder: MLPEncoder, rows: Tensor, *parameters: Tensor) -> Tensor:
     names = [name for name, _ in encoder.named_parameters()]
     given = dict(zip(names, parameters, strict=True))
@@ -67,7 +71,7 @@ def test_the_gradient_is_the_limit_of_differences(
     encoder = mlp(activation, hidden, outputs)
     leaves = [rows_for(encoder, 3), *(one.detach() for one in encoder.parameters())]
     assert torch.autograd.gradcheck(
-        lambda *given: Anew.apply(encoder, *given), [one.requires_grad_() for one in leaves]
+        lambda *given: anew(encoder, *given), [one.requires_grad_() for one in leaves]
     )
 
 
