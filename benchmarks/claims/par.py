@@ -13,10 +13,10 @@ the reference policy to the same context.
 Controls: bringing the proxy to mean 0 and deviation 1 is a change of units, so that it changes
 nothing at all; and without hacks the raw proxy does not fall, and PAR gains nothing over it.
 
-What is not claimed. PAR puts the fall off, but it falls too (``par_at_3``), and the more hacks there
-are the earlier (``par_kept_2_percent``). Holding the proxy within a deviation of its mean ends
-higher than PAR (``clip_final``), and so does the log-sigmoid (``log_sigmoid_final``). In the paper
-the raw reward peaks as high as PAR before it falls; here its peak is lower too.
+What is not claimed. PAR puts the fall off, but it falls too (``par_at_3``), and the more hacks
+there are the earlier (``par_kept_2_percent``). Holding the proxy within a deviation of its mean
+ends higher than PAR (``clip_final``), and so does the log-sigmoid (``log_sigmoid_final``). In the
+paper the raw reward peaks as high as PAR before it falls; here its peak is lower too.
 """
 
 from collections.abc import Callable
@@ -32,8 +32,8 @@ from prefgym.rewards import log_sigmoid, preference_as_reward, reference_level
 
 KEY = "par"
 CLAIM = (
-    "A policy optimised for a proxy that can be hacked stays at its peak when the proxy is shaped by "
-    "a sigmoid around references, and falls from it when it is not."
+    "A policy optimised for a proxy that can be hacked stays at its peak when the proxy is shaped "
+    "by a sigmoid around references, and falls from it when it is not."
 )
 HACKS = 0.01
 """Share of the candidates that are hacks."""
