@@ -54,8 +54,6 @@ CLAIM = "What learns from preferences on a control task learns, unchanged, on a 
 
 SEEDS = 5
 LABELS = 4_000
-QUICK = 5
-"""By how much fewer labels and steps the quick part makes do."""
 CLOSE = 0.8
 """Share of the gap that every learner closes on every task, in every seed."""
 UNTAUGHT = 0.2
@@ -195,20 +193,17 @@ class Job:
     task: str
     seed: int
     learners: tuple[str, ...]
-    less: int = 1
-    """Divides steps and labels."""
 
 
 def run(seed: int, quick: bool) -> ClaimResult:
     """Five seeds of every learner on every task; when quick, one of the direct learner."""
     learners = ("direct",) if quick else tuple(LEARNERS)
     seeds = [SEEDS * seed + k for k in range(1 if quick else SEEDS)]
-    less = QUICK if quick else 1
-    jobs = [Job(task, one, learners, less) for task in reversed(TASKS) for one in seeds]
+    jobs = [Job(task, one, learners) for task in reversed(TASKS) for one in seeds]
     told = dict(zip(jobs, map(train, jobs) if quick else train_all(jobs), strict=True))
     rows, controls, figures = [], [], {"seeds": float(len(seeds))}
     for task in TASKS:
-        by_seed = [told[Job(task, one, learners, less)] for one in seeds]
+        by_seed = [told[Job(task, one, learners)] for one in seeds]
         for name in by_seed[0]:
             values = np.array([one[name] for one in by_seed])
             figures[f"{task}_{name}"] = float(values.mean())
@@ -239,7 +234,7 @@ def train(job: Job) -> Mapping[str, float]:
     start = task.score(backends(env), seed)
 
     def share(learner: Learner) -> float:
-        return (task.score(learner.learn(task.steps // job.less), seed) - start) / (best - start)
+        return (task.score(learner.learn(task.steps), seed) - start) / (best - start)
 
     found = {"start": start, "best": best}
     if len(job.learners) == len(LEARNERS):
@@ -248,5 +243,5 @@ def train(job: Job) -> Mapping[str, float]:
         entry = LEARNERS[name]
         for rater, suffix in ((entry.reads, ""), ("random", "_coin")):
             backend = backends(task.make(rater))
-            found[name + suffix] = share(entry.make(backend, labels=LABELS // job.less, seed=seed))
+            found[name + suffix] = share(entry.make(backend, labels=LABELS, seed=seed))
     return found
