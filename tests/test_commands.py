@@ -220,9 +220,15 @@ def test_data_convert_writes_another_format(finished: Path, run_folder: Path) ->
         (["text"], "pretrain --env"),
         (["text", "pretrain", "--env", "prefgym/TextCopy-v0", "--out", "x", "--width", "30"], "30"),
         (["text", "pretrain", "--env", "prefgym/Hopper-v0", "--out", "x"], "writes no text"),
-        (["train", "direct", "--env", "prefgym/TextCopy-v0", "--language-model", "x"], "no language model"),
+        (
+            ["train", "direct", "--env", "prefgym/TextCopy-v0", "--language-model", "x"],
+            "no language model",
+        ),
         (["train", "direct", "--env", "prefgym/TextCopy-v0", "--algorithm", "SAC"], "GRPO"),
-        (["train", "direct", "--env", "prefgym/Hopper-v0", "--language-model", "x"], "writes no text"),
+        (
+            ["train", "direct", "--env", "prefgym/Hopper-v0", "--language-model", "x"],
+            "writes no text",
+        ),
         (["train", "direct", "--preset", "cpl"], "reads a label as 'regret'"),
         (["envs", "please"], "takes no arguments"),
     ],
