@@ -12,6 +12,8 @@ from prefgym import converters
 from prefgym.comparisons import Comparisons, Labels, PreferenceDataset
 from prefgym.converters.trl import from_trl, to_trl
 from prefgym.raters import Population, Rater, make_rater
+from prefgym.raters.populations import groups
+from prefgym.raters.scores import StepSum, WeightedFactors
 from prefgym.raters.scripted import RandomRater, ScriptedRater
 from prefgym.raters.tastes import GoalDistance, OpposedFactors, circle, goal_groups, opposed_groups
 from prefgym.segments import Segments
@@ -190,6 +192,30 @@ def test_opposed_weights_leave_nothing_to_agree_on(count: int) -> None:
         assert plain[0, 0] > 0.0 > OpposedFactors(0, 2).weights("fg")["g"]
 
 
+TASTES = {"calm": {"f": -1.0}, "wild": {"f": 2.0, "g": -0.5}}
+
+
+def test_weighted_factors_add_up_with_their_weights() -> None:
+    one = segments(20, 0)
+    expected = (2.0 * one.factors["f"] - 0.5 * one.factors["g"]).sum(1)
+    np.testing.assert_allclose(StepSum(WeightedFactors(TASTES["wild"]))(one), expected)
+
+
+@pytest.mark.parametrize("beta", [1.0, np.inf])
+def test_groups_answer_by_their_own_taste(beta: float) -> None:
+    population = groups(TASTES, (0.3, 0.7), beta=beta)
+    a, b = segments(300, 4), segments(300, 5)
+    each = np.stack([one.probability(a, b) for one in population.raters])
+    np.testing.assert_allclose(population.probability(a, b), [0.3, 0.7] @ each)
+    labels = population(a, b, np.random.default_rng(6))
+    assert set(labels.rater_id) == {0, 1}
+    if beta == np.inf:
+        np.testing.assert_array_equal(labels.label, each[labels.rater_id, np.arange(300)])
+        assert (each[0] != each[1]).mean() > 0.3  # they do disagree
+    with pytest.raises(ValueError, match="add up to 1"):
+        groups(TASTES, (0.3, 0.3))
+
+
 def test_groups_by_goal_want_to_be_near_it() -> None:
     some = segments(30, 1)
     assert some.observations is not None
@@ -219,7 +245,7 @@ def test_experts_want_the_same_and_err_by_their_rates() -> None:
     assert abs(np.mean(told.rater_id) - 0.1) < 4 * np.sqrt(0.09 / 5000)
 
 
-# --- ids on their way ------------------------------------------------------------------------------
+# --- ids on their way -----------------------------------------------------------------------------
 
 
 def test_ids_survive_disk_exports_and_conversions(tmp_path: Path) -> None:
@@ -261,7 +287,7 @@ def test_ids_survive_disk_exports_and_conversions(tmp_path: Path) -> None:
     np.testing.assert_array_equal(joined.rater_id, told)
 
 
-# --- bad input -------------------------------------------------------------------------------------
+# --- bad input ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
