@@ -1,6 +1,7 @@
 """Transforms of the scores of whole responses, and what is made of several rewards: laws."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -263,7 +264,7 @@ def test_max_min_serves_both_groups_where_the_mean_serves_one() -> None:
 
 # --- slopes -------------------------------------------------------------------------------------
 
-SLOPES = {
+SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
     "par": lambda x: rewards.preference_as_reward(x[0], torch.tensor([[0.0, math.nan]])),
     "log_sigmoid": lambda x: rewards.log_sigmoid(x[0], torch.zeros(1)),
     "log_sigmoid_sum": lambda x: rewards.log_sigmoid_sum(x, torch.zeros(2, 1)),
