@@ -67,7 +67,9 @@ def text(algorithm: str, seed: int) -> PolicyBackend:
 
 BACKENDS: dict[str, Any] = {
     "SB3's PPO": lambda seed: control("PPO", seed, n_steps=64, n_epochs=2),
-    "SB3's SAC": lambda seed: control("SAC", seed, learning_starts=100, batch_size=32),
+    "SB3's SAC": lambda seed: control(
+        "SAC", seed, learning_starts=100, batch_size=32, gradient_steps=4
+    ),
     "a language model's GRPO": lambda seed: text("GRPO", seed),
     "a language model's PPO": lambda seed: text("PPO", seed),
 }
