@@ -1,5 +1,6 @@
 """The reward-learning learner with every published preference model, on steps and on text."""
 
+import pathlib
 from typing import Any
 
 import gymnasium as gym
@@ -82,3 +83,37 @@ def test_what_cannot_be_is_refused() -> None:
     learner = RewardLearning(control("oracle"), model="vpl", population=2, **FAST)
     with pytest.raises(ValueError, match="all answers carry the rater id 0"):
         learner.learn(256)
+
+
+@pytest.mark.parametrize("make", [control, text])
+@pytest.mark.parametrize(("shape", "of"), [("clip", "step"), ("par", "segment")])
+def test_shaped_rewards_train_and_resume(
+    shape: str, of: str, make: Any, tmp_path: pathlib.Path
+) -> None:
+    def learner() -> RewardLearning:
+        asked = {"shape": shape, "shape_of": of, "aggregate": "worst"}
+        return RewardLearning(make("oracle"), **{**FAST, **asked})
+
+    whole, again = learner(), learner()
+    whole.learn(256)
+    whole.save(tmp_path)
+    again.load(tmp_path)
+    for one in (whole, again):
+        one.learn(256, reset_num_timesteps=False)
+    segments = whole.policy.collect()
+    worth = whole.rewards(segments)
+    np.testing.assert_array_equal(again.rewards(segments), worth)
+    if of == "segment":
+        assert ((worth > 0).sum(1) == 1).all()
+        assert worth.max() < 1.0
+
+
+def test_a_worst_member_earns_no_more_than_the_mean() -> None:
+    mean, worst = (
+        RewardLearning(control("oracle"), aggregate=one, **FAST) for one in ("mean", "worst")
+    )
+    mean.learn(256)
+    worst.model.load_state_dict(mean.model.state_dict())
+    segments = mean.policy.collect()
+    assert (worst.rewards(segments) <= mean.rewards(segments) + 1e-6).all()
+    assert (worst.rewards(segments) < mean.rewards(segments)).any()

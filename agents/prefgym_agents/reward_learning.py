@@ -26,7 +26,7 @@ where one does not vary), seconds as ``time/<phase>``, and what the backend says
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -46,9 +46,9 @@ from prefgym.names import lookup
 from prefgym.segments import Segments
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.learner import Learner, acted, as_rewards, given
+from prefgym_agents.shaped_rewards import Earnings, ShapedRewards
 
 Queries = Literal["uniform", "disagreement", "entropy", "k-centre"]
-Serve = Literal["everyone", "worst"]
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,8 @@ class Config:
     """Raters that the model tells apart; their ids count from 0."""
     tastes: int | None = None
     """Tastes that the model tells apart; None: as many as raters, and at least 2."""
-    serve: Serve = "everyone"
-    """Whose reward the policy gets, where the model knows several: the mean over the raters by
-    their shares of the answers, or that of whom the policy serves worst."""
-    softness: float = 0.1
-    """Temperature at which the worst served are weighed, in deviations of the mean reward."""
+    earnings: Earnings = field(default_factory=Earnings)
+    """What the policy earns, given what the model says."""
     members: int = 3
     """Reward networks in the ensemble."""
     hidden: tuple[int, ...] = (32, 32)
@@ -120,7 +117,6 @@ class Config:
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}; wanted at least {least}.")
         lookup(self.queries, dict.fromkeys(get_args(Queries)), "way to choose queries")
-        lookup(self.serve, dict.fromkeys(get_args(Serve)), "way to serve raters")
         published = lookup(self.model, MODELS, "preference model")
         if published.tells_raters_apart and self.population < 2:
             raise ValueError(
@@ -205,6 +201,7 @@ class RewardLearning(Learner):
         super().__init__(policy, tensorboard_log, verbose)
         if isinstance(config, str):
             config = lookup(config, PRESETS, "preset")
+        changes = _in_their_place(changes, config.earnings)
         unknown = [name for name in changes if name not in SETTINGS]
         if unknown:
             lookup(unknown[0], SETTINGS, "setting of reward learning")
@@ -223,6 +220,7 @@ class RewardLearning(Learner):
             seed=self.config.seed,
             head=self._head(),
         )
+        self.earned = ShapedRewards(self.model, self.config.earnings)
         self.optimizer = adam(self.model, self.config.learning_rate)
         self.sessions = 0
         """Portions of labels asked so far."""
@@ -237,6 +235,7 @@ class RewardLearning(Learner):
             segments = self.policy.collect()
         if segments is None:
             return None
+        self.earned.begin(segments)
         if self.policy.num_timesteps <= self.config.explore_steps:
             worth = self._novelty(segments)
         else:
@@ -250,16 +249,8 @@ class RewardLearning(Learner):
         return {**metrics, **self.told}
 
     def rewards(self, segments: Segments) -> np.ndarray:
-        """What each step is worth to whom the policy serves, ``[B, T]``."""
-        if self.config.serve == "everyone":
-            return as_rewards(self.model.rewards(segments))
-        grouped = self.model.rewards_by_group(segments)
-        mask = torch.as_tensor(segments.mask, device=grouped.device)
-        return as_rewards(rewards.worst_group(grouped, mask, self._softness(segments)))
-
-    def _softness(self, segments: Segments) -> float:
-        """In units of return: what a deviation of the reward comes to over a segment."""
-        return self.config.softness * float(np.sqrt(segments.mask.sum(1).mean()))
+        """What each step earns, ``[B, T]``."""
+        return self.earned(segments)
 
     def _head(self) -> HeadFactory:
         """The head of the published model that the settings name."""
@@ -370,6 +361,7 @@ class RewardLearning(Learner):
         self.model.standardise(seen)
         if self.store.any_terminated:
             self.model.uncentre()
+        self.earned.refitted()
         return {f"reward_model/{name}": value for name, value in told.items()} | self._truth()
 
     def _loss(self) -> PairLoss:
@@ -439,6 +431,7 @@ class RewardLearning(Learner):
             "sessions": self.sessions,
             "told": self.told,
             "restarted": self._restarted,
+            "earned": self.earned.state(),
             "unread": self._unread,
             "given": len(self.data or ()),
         }
@@ -451,6 +444,15 @@ class RewardLearning(Learner):
                 f" {len(self.data or ())}"
             )
         self.model.load_state_dict(state["model"])
+        self.earned.restore(state["earned"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.sessions, self.told = state["sessions"], dict(state["told"])
         self._restarted, self._unread = state["restarted"], state["unread"]
+
+
+def _in_their_place(changes: Mapping[str, Any], earnings: Earnings) -> dict[str, Any]:
+    """Single settings, with those of the earnings gathered in one."""
+    own = {one.name for one in fields(Earnings)}
+    earned = {name: value for name, value in changes.items() if name in own}
+    others = {name: value for name, value in changes.items() if name not in own}
+    return {**others, "earnings": replace(earnings, **earned)} if earned else others

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from prefgym.models.encoders import Encoder, MLPEncoder, rows_at_once
 from prefgym.models.ensembles import Ensemble, mean_step
-from prefgym.models.features import StepFeatures, as_tensor
+from prefgym.models.features import FeatureMap, StepFeatures, as_tensor
 from prefgym.models.fit import PreferenceModel
 from prefgym.models.heads import HeadFactory, RewardHead, ScalarHead
 from prefgym.models.populations import PopulationHead
@@ -98,7 +98,7 @@ class RewardModel(Ensemble):
     feature_variance: Tensor
 
     def __init__(
-        self, features: StepFeatures, encoder: Encoder, head: RewardHead | PopulationHead
+        self, features: FeatureMap, encoder: Encoder, head: RewardHead | PopulationHead
     ) -> None:
         super().__init__(head, encoder.members)
         self.step_features = features
@@ -223,7 +223,7 @@ def reward_model(
         action_space: of one environment.
         members: networks in the ensemble.
         hidden: width of each hidden layer.
-        activation: "leaky_relu", "relu" or "tanh".
+        activation: "leaky_relu", "relu", "tanh", "silu" or "gelu".
         tanh: hold every reward in (−1, 1).
         seed: of the initial weights; members differ.
         head: makes another head than one reward per step (``prefgym.models.presets``).

@@ -1,0 +1,109 @@
+"""What a policy earns, given a reward model: whom it serves, and what shape the reward has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from prefgym.models.reward_models import PointwiseModel
+from prefgym.names import lookup
+from prefgym.rewards import worst_group
+from prefgym.rewards.shaping import AGGREGATORS, Of, Shaping
+from prefgym.segments import Segments
+from prefgym_agents.learner import as_rewards
+
+Serve = Literal["everyone", "worst"]
+REFERENCES = 512
+"""Segments of the untrained policy that shaped rewards are compared with."""
+
+
+@dataclass(frozen=True)
+class Earnings:
+    """How rewards follow from what a model says."""
+
+    serve: Serve = "everyone"
+    """Whose reward the policy gets, where the model knows several: the mean over the raters by
+    their shares of the answers, or that of whom the policy serves worst."""
+    softness: float = 0.1
+    """Temperature at which the worst served are weighed, in deviations of the mean reward."""
+    aggregate: str = "mean"
+    """What counts of an ensemble: "mean", "worst" or "cautious" (mean less variance)."""
+    shape: str = "none"
+    """What a reward is brought to: "none", "clip", "par" or "log-sigmoid"
+    (``prefgym.rewards.shaping``)."""
+    shape_of: Of = "step"
+    """Whether single steps are shaped, or whole segments, which then earn it at their end."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that can never work."""
+        lookup(self.serve, dict.fromkeys(get_args(Serve)), "way to serve raters")
+        lookup(self.aggregate, AGGREGATORS, "aggregate of an ensemble")
+        Shaping(self.shape, self.shape_of)
+        if not self.softness >= 0.0:
+            raise ValueError(f"softness={self.softness}; wanted 0 or more.")
+
+
+class ShapedRewards:
+    """``rewards(segments) -> [B, T]``, by a model that is fitted again and again.
+
+    Args:
+        model: says what steps are worth.
+        earnings: what follows from that.
+    """
+
+    def __init__(self, model: PointwiseModel, earnings: Earnings) -> None:
+        self.model = model
+        self.earnings = earnings
+        self._shaping = Shaping(earnings.shape, earnings.shape_of)
+        self._references: Segments | None = None
+        self._judged: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+
+    def __call__(self, segments: Segments) -> np.ndarray:
+        """What each step earns."""
+        worth = self._worth(segments)
+        if not self._shaping.idle:
+            worth = self._shaping(worth, *self._read(segments), self._compared_with())
+        return as_rewards(worth)
+
+    def begin(self, segments: Segments) -> None:
+        """The first segments are what shaped rewards are compared with; others change nothing."""
+        if self._references is None and not self._shaping.idle:
+            self._references = segments.numpy().take(slice(0, REFERENCES))
+
+    def refitted(self) -> None:
+        """The model says other things now."""
+        self._judged = None
+
+    def state(self) -> dict[str, Any]:
+        """What the rewards depend on beside the model."""
+        return {} if self._references is None else dict(self._references.arrays())
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        self._references = Segments.from_arrays(state) if state else None
+        self._judged = None
+
+    def _worth(self, segments: Segments) -> torch.Tensor:
+        """What each step is worth to whom the policy serves, as the model says."""
+        aggregate = AGGREGATORS[self.earnings.aggregate]
+        if self.earnings.serve == "everyone":
+            return self.model.rewards(segments, aggregate)
+        grouped = self.model.rewards_by_group(segments, aggregate)
+        steps = float(np.sqrt(np.asarray(segments.mask).sum(1).mean()))
+        return worst_group(grouped, self._read(segments)[0], self.earnings.softness * steps)
+
+    def _read(self, segments: Segments) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mask and context ids, where the model is."""
+        columns = (segments.mask, segments.context_id)
+        mask, context_id = (torch.as_tensor(one, device=self.model.device) for one in columns)
+        return mask, context_id
+
+    def _compared_with(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the policy did in the beginning, as the model judges it now."""
+        if self._references is None:
+            raise RuntimeError("ShapedRewards: nothing to compare with; call begin() first.")
+        if self._judged is None:
+            self._judged = (self._worth(self._references), *self._read(self._references))
+        return self._judged
