@@ -15,6 +15,7 @@ from prefgym.registration import ENVIRONMENTS, EnvironmentSpec
 from prefgym.segments import Segments
 from prefgym.vector import ReplayableVectorEnv
 from prefgym.wrappers.inner import check_length, find_attribute
+from prefgym.wrappers.personal import Personal
 from prefgym.wrappers.single import PreferenceEnv
 from prefgym.wrappers.vector import PreferenceVectorEnv
 
@@ -25,11 +26,14 @@ def make(task: str, render_mode: str | None = None, **kwargs: Any) -> Preference
     Args:
         task: the name in the id.
         render_mode: passed to the raw environment.
-        **kwargs: arguments of :class:`PreferenceEnv`; all others go to the raw environment.
+        **kwargs: arguments of :class:`PreferenceEnv`; ``personal`` plays every episode for one of
+            so many people (:class:`~prefgym.wrappers.personal.Personal`); all others go to the raw
+            environment.
     """
     spec, ours, theirs = _sorted_arguments(task, kwargs)
     check_length(ours["segment_steps"], spec.id, spec.max_episode_steps)
-    env = _raw(spec, render_mode, theirs)
+    people = theirs.pop("personal", None)
+    env = _personal(_raw(spec, render_mode, theirs), people)
     return PreferenceEnv(env, **_fitting(env, ours, kwargs))
 
 
@@ -49,12 +53,19 @@ def make_vector(
         max_episode_steps: time limit; the id's own by default.
         autoreset_mode: SAME_STEP by default, which is what Stable-Baselines3 needs.
         render_mode: passed to the raw environments.
-        **kwargs: arguments of :class:`PreferenceVectorEnv`; others go to the raw environment.
+        **kwargs: arguments of :class:`PreferenceVectorEnv` and ``personal``, as in :func:`make`;
+            others go to the raw environment.
     """
     spec, ours, theirs = _sorted_arguments(task, kwargs)
     limit = spec.max_episode_steps if max_episode_steps is None else max_episode_steps
     check_length(ours["segment_steps"], spec.id, limit)
     mode = AutoresetMode(autoreset_mode)
+    people = theirs.pop("personal", None)
+    if spec.batched and people is not None:
+        raise ValueError(
+            f"personal={people}: {spec.id} steps all lanes at once and shows nobody for whom it is"
+            " done; choose a control task, such as prefgym/Pendulum-v0."
+        )
     if spec.batched:
         inner = import_module(spec.module).raw_vector(
             num_envs,
@@ -65,13 +76,19 @@ def make_vector(
         )
     else:
         inner = ReplayableVectorEnv(
-            [lambda: _limited(_raw(spec, render_mode, theirs), limit)] * num_envs, mode
+            [lambda: _limited(_personal(_raw(spec, render_mode, theirs), people), limit)]
+            * num_envs,
+            mode,
         )
     return PreferenceVectorEnv(inner, **_fitting(inner, ours, kwargs))
 
 
 def _limited(env: gym.Env[Any, Any], limit: int | None) -> gym.Env[Any, Any]:
     return env if limit is None else TimeLimit(env, limit)
+
+
+def _personal(env: gym.Env[Any, Any], people: int | None) -> gym.Env[Any, Any]:
+    return env if people is None else Personal(env, people)
 
 
 def _raw(
@@ -121,10 +138,21 @@ def _sorted_arguments(
     return spec, ours, {**spec.kwargs, **{k: v for k, v in kwargs.items() if k not in _OURS}}
 
 
+REWARDLESS = (
+    "random",
+    "cyclic",
+    "rock-paper-scissors",
+    "matrix",
+    "distance-and-sector",
+    "low-then-high",
+)
+"""Raters that never read a reward."""
+
+
 def _unrated(spec: EnvironmentSpec, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Defaults where no true reward is known: no question, unless there is somebody to ask."""
     rater = kwargs.get("rater")
-    if isinstance(rater, str) and rater != "random":
+    if isinstance(rater, str) and rater not in REWARDLESS:
         raise ValueError(
             f"The rater {rater!r} reads the true reward, which {spec.id} does not know; give"
             " rater= a function of two batches of segments that returns P(first ≻ second)."

@@ -31,8 +31,10 @@ class Run:
     """Id of the environment (see `prefgym envs`)."""
     rater: str | None = None
     """Who answers (see `prefgym envs`); the environment's own by default."""
-    rater_args: dict[str, float] = field(default_factory=dict)
-    """Arguments of the rater, as in `--rater-args beta 0.5 mistake 0.1`."""
+    rater_args: dict[str, str] = field(default_factory=dict)
+    """Arguments of the rater, as in `--rater-args beta 0.5 shares [0.8,0.2] rule person`."""
+    env_args: dict[str, str] = field(default_factory=dict)
+    """Arguments of the environment, as in `--env-args personal 2`."""
     labels: int | None = None
     """Comparisons that may be asked in all; the preset's number by default."""
     steps: int = 100_000
@@ -121,9 +123,10 @@ def build(config: Run, directory: Path | None = None) -> Learner:
     arguments: dict[str, Any] = environment_settings(config.env)
     wanted = {
         "num_envs": config.envs, "rater": config.rater, "segment_steps": config.segment_steps,
-        "rater_kwargs": config.rater_args or None,
+        "rater_kwargs": _read(config.rater_args) or None,
     }  # fmt: skip
     arguments |= {name: value for name, value in wanted.items() if value is not None}
+    arguments |= _read(config.env_args)
     env = gym.make_vec(config.env, budget=labels, directory=directory, **arguments)
     backend = make_backend(
         env, config.env, config.algorithm,
@@ -139,6 +142,18 @@ def _model_settings(config: Run) -> dict[str, Any]:
         return {}
     said = {"model": config.model, "population": config.population}
     return {name: value for name, value in said.items() if value is not None}
+
+
+def _read(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as they were meant: JSON where they are, words elsewhere."""
+
+    def meant(value: Any) -> Any:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except json.JSONDecodeError:
+            return value
+
+    return {name: meant(value) for name, value in arguments.items()}
 
 
 def plain(config: Run) -> dict[str, Any]:

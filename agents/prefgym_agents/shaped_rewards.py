@@ -14,7 +14,7 @@ from prefgym.rewards.shaping import AGGREGATORS, Of, Shaping
 from prefgym.segments import Segments
 from prefgym_agents.learner import as_rewards
 
-Serve = Literal["everyone", "worst"]
+Serve = Literal["everyone", "worst", "person"]
 REFERENCES = 512
 """Segments of the untrained policy that shaped rewards are compared with."""
 
@@ -25,7 +25,8 @@ class Earnings:
 
     serve: Serve = "everyone"
     """Whose reward the policy gets, where the model knows several: the mean over the raters by
-    their shares of the answers, or that of whom the policy serves worst."""
+    their shares of the answers, that of whom the policy serves worst, or that of the person for
+    whom the episode is played (an environment made with ``personal``)."""
     softness: float = 0.1
     """Temperature at which the worst served are weighed, in deviations of the mean reward."""
     aggregate: str = "mean"
@@ -91,6 +92,8 @@ class ShapedRewards:
         if self.earnings.serve == "everyone":
             return self.model.rewards(segments, aggregate)
         grouped = self.model.rewards_by_group(segments, aggregate)
+        if self.earnings.serve == "person":
+            return _own(grouped, segments)
         steps = float(np.sqrt(np.asarray(segments.mask).sum(1).mean()))
         return worst_group(grouped, self._read(segments)[0], self.earnings.softness * steps)
 
@@ -107,3 +110,19 @@ class ShapedRewards:
         if self._judged is None:
             self._judged = (self._worth(self._references), *self._read(self._references))
         return self._judged
+
+
+def _own(grouped: torch.Tensor, segments: Segments) -> torch.Tensor:
+    """At every step the reward of the person for whom the episode was played."""
+    if "person" not in segments.factors:
+        raise ValueError(
+            "serve='person': these segments do not say for whom they were made; make the"
+            " environment with personal=, or choose serve='everyone'."
+        )
+    who = torch.as_tensor(segments.factors["person"], device=grouped.device).long()
+    if int(who.max()) >= len(grouped):
+        raise ValueError(
+            f"serve='person': episodes are played for person {int(who.max())}, and the model tells"
+            f" {len(grouped)} raters apart; give population= as many."
+        )
+    return grouped.gather(0, who[None])[0]

@@ -138,6 +138,20 @@ class Ensemble(nn.Module):
         evidence = Evidence(read, as_tensor(comparisons.label).to(read), as_tensor(index))
         return Voices(ids, self.head.population.infer(evidence, differences, len(ids)))
 
+    def resembles(self, voices: Voices) -> Int[np.ndarray, " raters"]:
+        """The fitted rater whose weights are nearest to each voice's: whom to serve instead.
+
+        Raises:
+            ValueError: the model knows no raters.
+        """
+        if not isinstance(self.head, PopulationHead) or self.head.groups < 2:
+            raise ValueError(f"{type(self).__name__}.resembles: the model tells no raters apart.")
+        with torch.no_grad():
+            known = self.head.population.group_weights(None)[:, :, 0]
+        distance = (voices.weights[:, None] - known[None]).square().sum((-1, -2))
+        nearest: np.ndarray = distance.argmin(1).cpu().numpy()
+        return nearest
+
     # -- rewards -----------------------------------------------------------------------------
 
     @torch.no_grad()

@@ -22,6 +22,7 @@ RULES: Final = {
     "query": "drawn anew for every pair",
     "session": "drawn once for all pairs of a call",
     "context": "fixed by the two context ids of a pair",
+    "person": "the one for whom the segments were made",
 }
 """Who answers."""
 
@@ -35,8 +36,9 @@ class Population:
 
     Who answers is told by ``rule``. "query": drawn anew for every pair. "session": drawn once, and
     answers every pair of one call. "context": a hash of the two context ids, so that one question
-    is always answered by the same rater (where text is written: one prompt). Or a function of the
-    pair that gives the number of a rater, or the share of each; :data:`Chooser`.
+    is always answered by the same rater (where text is written: one prompt). "person": for whom
+    the segments were made, by their factor of that name; either of two. Or a function of the pair
+    that gives the number of a rater, or the share of each; :data:`Chooser`.
 
     Raises:
         ValueError: weights that are no shares, ids or rules that cannot be.
@@ -147,6 +149,11 @@ class Population:
         check_pair(a, b)
         if self.rule == "context":
             return _certain(self._by_context(a, b), len(self.raters))
+        if self.rule == "person":
+            people = [
+                _certain(_person_of(one, len(self.raters)), len(self.raters)) for one in (a, b)
+            ]
+            return 0.5 * (people[0] + people[1])
         if not callable(self.rule):
             return np.broadcast_to(np.asarray(self.weights), (len(a), len(self.raters)))
         forward, backward = (
@@ -293,6 +300,22 @@ def _certain(who: Int[np.ndarray, " batch"], raters: int) -> Float[np.ndarray, "
     """Shares of 1 for those who answer for certain."""
     shares: np.ndarray = np.eye(raters)[who]
     return shares
+
+
+def _person_of(segments: Segments, raters: int) -> Int[np.ndarray, " batch"]:
+    """For whom each segment was made."""
+    if "person" not in segments.factors:
+        raise ValueError(
+            "Population: the rule 'person' asks for whom segments were made, and these do not say;"
+            " make the environment with personal=, or choose another rule."
+        )
+    who: np.ndarray = np.asarray(segments.factors["person"])[:, 0].astype(np.int64)
+    if len(who) and not (who.min() >= 0 and who.max() < raters):
+        raise ValueError(
+            f"Population: a segment was made for person {who.max()}, and there are {raters} raters;"
+            " give personal= as many people as the population has raters."
+        )
+    return who
 
 
 def _hashed(a: Segments, b: Segments, salt: int) -> Float[np.ndarray, " batch"]:

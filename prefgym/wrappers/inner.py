@@ -19,6 +19,7 @@ from prefgym.responses import ResponseStore
 from prefgym.segments import Segments
 from prefgym.store import EpisodeStore
 from prefgym.vector import ReplayableVectorEnv
+from prefgym.wrappers.personal import PERSON
 
 GAME, GROUPS = "game", "groups"
 """Raters that the environment itself defines."""
@@ -68,7 +69,8 @@ def chosen_rater(
         if preference is None:
             raise ValueError(
                 f"The rater {GAME!r} is for environments that define a preference of their own"
-                f" (prefgym/Condorcet-v0); {env} does not. Choose another rater."
+                f" (prefgym/Condorcet-v0, prefgym/TextCycle-v0); {env} does not. Choose another"
+                " rater."
             )
         return ProbabilityRater(partial(_first_choices, preference), **{"meaning": GAME, **given})
     if rater == GROUPS:
@@ -108,7 +110,7 @@ def surroundings(env: Any) -> Surroundings:
         classes=tuple(
             one.__name__.removesuffix("Env") for layer in _layers(env) for one in type(layer).mro()
         ),
-        factors=tuple(find_attribute(env, "factor_names") or ()),
+        factors=tuple(one for one in find_attribute(env, "factor_names") or () if one != PERSON),
         columns=math.prod(seen.shape) if vector else 0,
         choices=int(acted.n) if isinstance(acted, spaces.Discrete) else 0,
         text=layout is not None,

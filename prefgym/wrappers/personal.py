@@ -1,0 +1,96 @@
+"""Episodes that are played for somebody: who it is stands in every observation."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+PERSON = "person"
+"""The factor that says, at every step, for whom the episode is played."""
+
+
+class Personal(gym.Wrapper[np.ndarray, Any, np.ndarray, Any]):
+    """Draws a person for every episode, and shows who it is: one policy learns to serve them all.
+
+    Observations are flattened and followed by one flag per person. The number of the person is the
+    factor "person", by which a population with ``rule="person"`` knows who answers, and a learner
+    with ``serve="person"`` whose reward is to be earned. ``reset(options={"person": k})`` plays for
+    person k.
+
+    Args:
+        env: with observations that are arrays of numbers.
+        people: how many there are; their numbers are the rater ids.
+
+    Raises:
+        ValueError: fewer than two people, or observations of another kind.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], people: int) -> None:
+        super().__init__(env)
+        seen = env.observation_space
+        if not isinstance(seen, spaces.Box):
+            raise ValueError(
+                f"personal={people}: {env} shows {seen}, and who is served can only stand beside a"
+                " Box; choose a control task."
+            )
+        if people < 2:
+            raise ValueError(f"personal={people}: wanted 2 people or more.")
+        self.people = people
+        self.person = 0
+        """For whom the episode is played."""
+        low, high = (np.ravel(bound).astype(np.float64) for bound in (seen.low, seen.high))
+        self._kind = np.result_type(seen.dtype or np.float32, np.float32)
+        flags = np.zeros(people), np.ones(people)
+        self.observation_space = spaces.Box(
+            *(
+                np.concatenate(one).astype(self._kind)
+                for one in zip((low, high), flags, strict=True)
+            )
+        )
+        named = env.get_wrapper_attr("factor_names") if env.has_wrapper_attr("factor_names") else ()
+        self.factor_names = (*named, PERSON)
+
+    @property
+    def advantages(self) -> Any:
+        """Those of the task, which does not care for whom it is done; None where unknown."""
+        if not self.env.has_wrapper_attr("advantages"):
+            return None
+        values = self.env.get_wrapper_attr("advantages")
+        if values is None:
+            return None
+        shape = self.env.observation_space.shape or ()
+        return lambda seen, acted: values(
+            np.asarray(seen)[:, : -self.people].reshape(-1, *shape), acted
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode, for a person drawn from the environment's own generator.
+
+        Raises:
+            ValueError: a person that there is not.
+        """
+        asked = (options or {}).get(PERSON)
+        passed = {name: one for name, one in (options or {}).items() if name != PERSON}
+        observation, info = self.env.reset(seed=seed, options=passed or None)
+        drawn = int(self.env.unwrapped.np_random.integers(self.people))
+        self.person = drawn if asked is None else int(asked)
+        if not 0 <= self.person < self.people:
+            raise ValueError(
+                f"reset: there is no person {self.person}; their numbers are 0 to"
+                f" {self.people - 1}."
+            )
+        return self._shown(observation), {**info, PERSON: self.person}
+
+    def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
+        """A step of the task."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        factors = {**info.get("factors", {}), PERSON: float(self.person)}
+        return self._shown(observation), reward, terminated, truncated, {**info, "factors": factors}
+
+    def _shown(self, observation: Any) -> np.ndarray:
+        flags = np.arange(self.people) == self.person
+        shown: np.ndarray = np.concatenate([np.ravel(observation), flags]).astype(self._kind)
+        return shown
