@@ -187,6 +187,7 @@ def evaluate(words: list[str]) -> int:
         episodes=asked.episodes,
         seed=asked.seed,
         deterministic=not asked.stochastic,
+        **configs.environment_arguments(config),
     )
     print(
         f"{config.env}: mean true return {returns.mean():.1f} over {len(returns)} fresh episodes"
@@ -263,7 +264,8 @@ def _layout(folder: Path) -> Layout | None:
     """That of the text environment of a run; None where the folder is no run on text."""
     if not (folder / "config.json").exists():
         return None
-    env = gym.make_vec(_config(folder).env, num_envs=1)
+    config = _config(folder)
+    env = gym.make_vec(config.env, num_envs=1, **configs.environment_arguments(config))
     found: Layout | None = find_attribute(env, "layout")
     env.close()
     return found
@@ -273,7 +275,8 @@ def _train(folder: Path, quiet: bool) -> int:
     config = _config(folder)
     console = Console(quiet=quiet, soft_wrap=True)
     if config.language_model == folder / START and not (folder / START).exists():
-        _pretrain(Pretraining(config.env, folder / START, seed=config.seed), console)
+        asked = Pretraining(config.env, folder / START, seed=config.seed)
+        _pretrain(asked, console, **configs.environment_arguments(config))
     learner = configs.build(config, folder / "preferences")
     finished = runs.train(
         folder,
@@ -297,12 +300,12 @@ def _train(folder: Path, quiet: bool) -> int:
     return 0
 
 
-def _pretrain(asked: Pretraining, console: Console) -> None:
+def _pretrain(asked: Pretraining, console: Console, **env_kwargs: Any) -> None:
     """Write a model of a text task; all or nothing, so that a killed run begins it anew."""
     from prefgym_agents.language.models import causal_model, save, tiny_config  # needs an extra
     from prefgym_agents.language.pretraining import PretrainingConfig, pretrain
 
-    env = gym.make_vec(asked.env, num_envs=1)
+    env = gym.make_vec(asked.env, num_envs=1, **env_kwargs)
     layout, task = (find_attribute(env, name) for name in ("layout", "task"))
     env.close()
     if layout is None:
@@ -331,9 +334,10 @@ def _pretrain(asked: Pretraining, console: Console) -> None:
 
 
 def _summary(config: configs.Run, learner: Learner) -> dict[str, Any]:
-    returns = true_returns(learner, config.env, seed=EVALUATION_SEED)
+    asked = {"seed": EVALUATION_SEED, **configs.environment_arguments(config)}
+    returns = true_returns(learner, config.env, **asked)
     actions = learner.env.single_action_space
-    floor = true_returns(RandomPolicy(actions), config.env, seed=EVALUATION_SEED)
+    floor = true_returns(RandomPolicy(actions), config.env, **asked)
     return {
         "env": config.env,
         "rater": learner.env.preferences.meaning if config.rater is None else config.rater,

@@ -126,7 +126,7 @@ def build(config: Run, directory: Path | None = None) -> Learner:
         "rater_kwargs": _read(config.rater_args) or None,
     }  # fmt: skip
     arguments |= {name: value for name, value in wanted.items() if value is not None}
-    arguments |= _read(config.env_args)
+    arguments |= environment_arguments(config)
     env = gym.make_vec(config.env, budget=labels, directory=directory, **arguments)
     backend = make_backend(
         env, config.env, config.algorithm,
@@ -142,6 +142,11 @@ def _model_settings(config: Run) -> dict[str, Any]:
         return {}
     said = {"model": config.model, "population": config.population}
     return {name: value for name, value in said.items() if value is not None}
+
+
+def environment_arguments(config: Run) -> dict[str, Any]:
+    """Arguments of the environment that a run was asked to have, wherever it is made."""
+    return _read(config.env_args)
 
 
 def _read(arguments: Mapping[str, Any]) -> dict[str, Any]:

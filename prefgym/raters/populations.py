@@ -150,10 +150,10 @@ class Population:
         if self.rule == "context":
             return _certain(self._by_context(a, b), len(self.raters))
         if self.rule == "person":
-            people = [
-                _certain(_person_of(one, len(self.raters)), len(self.raters)) for one in (a, b)
-            ]
-            return 0.5 * (people[0] + people[1])
+            count = len(self.raters)
+            first, second = (_certain(_person_of(side, count), count) for side in (a, b))
+            either: np.ndarray = 0.5 * (first + second)
+            return either
         if not callable(self.rule):
             return np.broadcast_to(np.asarray(self.weights), (len(a), len(self.raters)))
         forward, backward = (

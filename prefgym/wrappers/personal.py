@@ -40,14 +40,12 @@ class Personal(gym.Wrapper[np.ndarray, Any, np.ndarray, Any]):
         self.person = 0
         """For whom the episode is played."""
         low, high = (np.ravel(bound).astype(np.float64) for bound in (seen.low, seen.high))
-        self._kind = np.result_type(seen.dtype or np.float32, np.float32)
-        flags = np.zeros(people), np.ones(people)
-        self.observation_space = spaces.Box(
-            *(
-                np.concatenate(one).astype(self._kind)
-                for one in zip((low, high), flags, strict=True)
-            )
+        self._kind: Any = np.result_type(seen.dtype or np.float32, np.float32).type
+        least, most = (
+            np.concatenate([bound, flags]).astype(self._kind)
+            for bound, flags in ((low, np.zeros(people)), (high, np.ones(people)))
         )
+        self.observation_space = spaces.Box(least, most, dtype=self._kind)
         named = env.get_wrapper_attr("factor_names") if env.has_wrapper_attr("factor_names") else ()
         self.factor_names = (*named, PERSON)
 
