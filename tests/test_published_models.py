@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import prefgym  # noqa: F401
+from prefgym.curation.by_name import CURATIONS
 from prefgym.models.presets import MODELS
 from prefgym_agents.language import language_backend
 from prefgym_agents.reward_learning import RewardLearning
@@ -117,3 +118,11 @@ def test_a_worst_member_earns_no_more_than_the_mean() -> None:
     segments = mean.policy.collect()
     assert (worst.rewards(segments) <= mean.rewards(segments) + 1e-6).all()
     assert (worst.rewards(segments) < mean.rewards(segments)).any()
+
+
+@pytest.mark.parametrize("curate", CURATIONS)
+def test_labels_are_curated_on_the_way(curate: str) -> None:
+    learner = RewardLearning(control("mistake"), curate=curate, **FAST)
+    learner.learn(256)
+    assert learner.sessions == 2
+    assert np.isfinite(learner.told["reward_model/loss"])

@@ -36,6 +36,7 @@ import torch
 
 from prefgym import queries, rewards
 from prefgym.comparisons import Comparisons, PreferenceDataset
+from prefgym.curation.by_name import CURATIONS, curator
 from prefgym.losses import PairLoss, lapsing, logistic
 from prefgym.metrics import accuracy, pearson
 from prefgym.models.fit import adam, fit
@@ -93,6 +94,11 @@ class Config:
     """A session's fitting stops when the model agrees with this share of the labels."""
     label_noise: float = 0.0
     """Share of labels that the loss assumes were given at random."""
+    curate: str = "none"
+    """What is done about wrong labels: "none", "peers", "own", "flip", "drop", "soften" or "margin"
+    (``prefgym.curation.by_name``); what votes is the model of the session before."""
+    wrong: float = 0.2
+    """Share of the labels that curation takes for wrong."""
     start_steps: int = 1_000
     """Steps before the first label is asked."""
     explore_steps: int = 0
@@ -116,6 +122,7 @@ class Config:
             least = 0 if name == "labels" else 1
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}; wanted at least {least}.")
+        lookup(self.curate, dict.fromkeys(CURATIONS), "curation")
         lookup(self.queries, dict.fromkeys(get_args(Queries)), "way to choose queries")
         published = lookup(self.model, MODELS, "preference model")
         if published.tells_raters_apart and self.population < 2:
@@ -348,15 +355,19 @@ class RewardLearning(Learner):
             self.model.normalise(self.data.a)
             self.model.normalise(self.data.b)
             self._unread = False
+        epochs = self._passes(len(comparisons))
+        voters = self.model if self.sessions else None
+        curate = curator(config.curate, config.wrong, epochs, comparisons, voters)
         told = fit(
             self.model,
             comparisons,
             self.optimizer,
             np.random.default_rng((config.seed, self.sessions, 1)),
-            epochs=self._passes(len(comparisons)),
+            epochs=epochs,
             batch_pairs=config.batch_pairs,
             loss=self._loss(),
-            stop_accuracy=config.stop_accuracy,
+            stop_accuracy=1.0 if curate else config.stop_accuracy,
+            curate=curate,
         )
         self.model.standardise(seen)
         if self.store.any_terminated:
