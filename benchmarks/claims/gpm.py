@@ -17,8 +17,8 @@ comes from 64 encodings.
 
 Control: with a rater who does have a reward, GPM is hardly worse than Bradley-Terry.
 
-Figure: with two numbers, of length 1, and τ = 0.1, the smallest form with the paper's settings, the
-fit does not leave chance.
+Figures: with two numbers, of length 1, and τ = 0.1, the smallest form with the settings of the
+paper's code, most starts stay at chance; of five, the best, the median, and the share that does.
 """
 
 from math import inf
@@ -46,7 +46,7 @@ CLAIM = (
     "Bradley-Terry models are no better than random guessing."
 )
 PAIRS, QUICK_PAIRS = 4000, 1500
-EPOCHS, TURNS_OF_THREE, FIELD = 40, 400, 64
+EPOCHS, TURNS_OF_THREE, FIELD, STARTS = 40, 400, 64, 5
 ROUND = PairRater(Cyclic(Columns((0, 1), over="mean")), "cyclic")
 STRAIGHT = ScriptedRater(StepSum(GoalDistance((1.0, 1.0))), "goal", beta=inf)
 
@@ -63,7 +63,8 @@ def run(seed: int, quick: bool) -> ClaimResult:
             learned[told, name] = fitted(name, train, rng, epochs=EPOCHS)
             accuracy[told, name] = float(right(learned[told, name], test).mean())
         if told == "cyclic":
-            stuck = float(right(fitted(_as_published, train, rng, epochs=EPOCHS), test).mean())
+            shy = fitted(_two_numbers, train, rng, epochs=EPOCHS, members=STARTS)
+            starts = of_starts(shy, test)
     gaps, all_three = of_three(rng)
     mirrored, tournament = exactness(learned["cyclic", "gpm"], segments(rng, FIELD))
     rows = [
@@ -78,7 +79,11 @@ def run(seed: int, quick: bool) -> ClaimResult:
     lost = accuracy["transitive", "bt"] - accuracy["transitive", "gpm"]
     controls = [Row("transitive rater: lost by GPM", lost, "<=", 0.04)]
     figures = {f"{told}_{name}": one for (told, name), one in accuracy.items()}
-    figures |= {"two_numbers_normalised": stuck, "gap_of_three": gaps}
+    figures |= {
+        "normalised_best": float(starts.max()),
+        "normalised_median": float(np.median(starts)),
+        "normalised_at_chance": float((starts < 0.6).mean()),
+    }
     return ClaimResult(KEY, CLAIM, seed, rows, controls, figures)
 
 
@@ -86,6 +91,13 @@ def answered(rng: np.random.Generator, rater: Rater, many: int) -> Comparisons:
     """What the rater says about so many pairs."""
     a, b = segments(rng, many), segments(rng, many)
     return Comparisons(a, b, rater(a, b, rng).label, meaning=rater.meaning)
+
+
+def of_starts(model: RewardModel, test: Comparisons) -> np.ndarray:
+    """The accuracy of every member, each from a start of its own."""
+    told = model.logits(test.a, test.b).numpy() > 0.0
+    accuracy: np.ndarray = (told == (test.label > 0.5)).mean(1)
+    return accuracy
 
 
 def of_three(rng: np.random.Generator) -> tuple[float, float]:
@@ -125,5 +137,5 @@ def exactness(model: RewardModel, field: Segments) -> tuple[float, float]:
     return float((forward + backward).abs().max() / largest), float(apart.abs().max() / largest)
 
 
-def _as_published(members: int, reads: int, generator: torch.Generator) -> GeneralPreferenceHead:
+def _two_numbers(members: int, reads: int, generator: torch.Generator) -> GeneralPreferenceHead:
     return GeneralPreferenceHead(members, 2, normalise=True, temperature=0.1)

@@ -29,7 +29,7 @@ SEEN, DONE = spaces.Box(-2.0, 2.0, (2,)), spaces.Box(-1.0, 1.0, (2,))
 CORNERS = np.array([[-1.0, -1.0], [1.0, 1.0]])
 """Goals of two groups."""
 BETA = 5.0
-PEOPLE, NEW_PEOPLE, EACH, ASKED_OF_NEW = 300, 200, 16, 20
+PEOPLE, NEW_PEOPLE, EACH, ASKED_OF_NEW = 300, 1000, 16, 10
 """Who is fitted and who is not, pairs that each of the former answers, questions for the others."""
 MEMBERS, HIDDEN, RATE, EPOCHS, BATCH = 1, (64, 64), 3e-3, 40, 128
 
@@ -76,12 +76,13 @@ def fitted(
     rng: np.random.Generator,
     tastes: int = 2,
     epochs: int = EPOCHS,
+    members: int = MEMBERS,
 ) -> RewardModel:
     """A preference model (a key of ``MODELS``, or a head) fitted to answers."""
     if isinstance(head, str):
         raters = int(comparisons.rater_id.max()) + 1
         head = model_head(head, tastes=tastes, raters=raters)
-    model = reward_model(SEEN, DONE, MEMBERS, HIDDEN, seed=int(rng.integers(2**31)), head=head)
+    model = reward_model(SEEN, DONE, members, HIDDEN, seed=int(rng.integers(2**31)), head=head)
     model.normalise(comparisons.a)
     optimizer = adam(model, RATE)
     fit(model, comparisons, optimizer, rng, epochs, batch_pairs=BATCH, stop_accuracy=1.0)
