@@ -79,6 +79,7 @@ def train_critic(
             "steps": steps,
             "seed": seed,
             "hidden": list(hidden),
+            "learning_rate": float(backend.model.lr_schedule(1.0)),
             "discount": float(backend.model.gamma),
             "mean_return": round(float(returns.mean()), 1),
             "return_std": round(float(returns.std()), 1),

@@ -18,6 +18,7 @@ from gymnasium.envs.classic_control import (
 
 from prefgym.names import lookup
 from prefgym_envs.factors import Task, checked_action, checked_choice
+from prefgym_envs.trained_critics import trained_values
 
 # Gymnasium's environments carry few annotations.
 # mypy: allow-untyped-calls
@@ -36,6 +37,12 @@ class Pendulum(PendulumEnv):
     """
 
     factor_names = ("angle2", "speed2", "torque2")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Hang up the pole; the arguments are Gymnasium's."""
+        super().__init__(*args, **kwargs)
+        self.advantages = trained_values("Pendulum", args, kwargs)
+        """Of a trained critic, for raters of regret; None where arguments change the task."""
 
     def step(self, action: Any) -> StepResult:
         """Apply a torque, N·m, for a twentieth of a second."""

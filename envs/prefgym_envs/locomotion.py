@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from prefgym.names import lookup
 from prefgym_envs.factors import Task, checked_action
+from prefgym_envs.trained_critics import trained_values
 
 # Gymnasium's environments carry few annotations.
 # mypy: allow-untyped-calls
@@ -68,6 +69,12 @@ class HalfCheetah(HalfCheetahEnv):
 
     factor_names = ("progress", "action2", "height", "tilt2")
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Build the robot; the arguments are Gymnasium's."""
+        super().__init__(*args, **kwargs)
+        self.advantages = trained_values("HalfCheetah", args, kwargs)
+        """Of a trained critic, for raters of regret; None where arguments change the task."""
+
     def step(self, action: Any) -> StepResult:
         """Drive six joints for a twentieth of a second."""
         action = checked_action(action, self.action_space.shape)
@@ -112,6 +119,12 @@ class Hopper(HopperEnv):
     """
 
     factor_names = ("progress", "alive", "action2", "height", "tilt2")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Build the robot; the arguments are Gymnasium's."""
+        super().__init__(*args, **kwargs)
+        self.advantages = trained_values("Hopper", args, kwargs)
+        """Of a trained critic, for raters of regret; None where arguments change the task."""
 
     def step(self, action: Any) -> StepResult:
         """Drive three joints for 8 ms."""

@@ -103,6 +103,12 @@ class TabularEnv(gym.Env[Observation, np.integer]):
         """A* of actions, in units of reward; see :meth:`TabularTask.advantages`."""
         return self.task.advantages(observations, actions)
 
+    def state_values(
+        self, observations: Num[np.ndarray, " batch *obs"]
+    ) -> Float[np.ndarray, " batch"]:
+        """V* of states, in units of reward; see :meth:`TabularTask.state_values`."""
+        return self.task.state_values(observations)
+
     def optimal_policy(self) -> Float[np.ndarray, " states actions"]:
         """Probability of each action in each state; the best actions are mixed uniformly."""
         return self.task.optimal_policy

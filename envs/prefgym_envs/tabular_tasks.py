@@ -124,6 +124,17 @@ class TabularTask:
         lost: np.ndarray = self._advantage_table.take(states * self.mdps.actions + chosen)
         return lost
 
+    def state_values(
+        self, observations: Num[np.ndarray, " batch *obs"]
+    ) -> Float[np.ndarray, " batch"]:
+        """V* of states, in units of reward: 0 in absorbing states.
+
+        Raises:
+            ValueError: an observation is none of this task's.
+        """
+        values: np.ndarray = self.values.v[0].take(self.states_of(observations))
+        return values
+
     @cached_property
     def _advantage_table(self) -> Float[np.ndarray, " choices"]:
         """A* of every state and action, in one row."""

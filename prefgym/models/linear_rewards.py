@@ -16,6 +16,7 @@ arXiv:2206.02231, section on learning rewards; Barreto et al. (2017), Successor 
 transfer, arXiv:1606.05312.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -155,6 +156,8 @@ class Descent:
     iterations: int
     keep_best: bool
     """Whether the weights of the lowest loss are kept, or those of the last step."""
+    settle: bool = False
+    """Whether the rate falls to 0 along half a cosine, instead of staying what it is."""
 
 
 PARTIAL_RETURN = Descent(learning_rate=0.5, iterations=30_000, keep_best=False)
@@ -198,6 +201,9 @@ def fit_linear_rewards(
             best = torch.where(better, loss, best)
             kept = torch.where(better[:, None], weights, kept)
         if step < chosen.iterations:
+            if chosen.settle:
+                turn = math.cos(math.pi * step / chosen.iterations)
+                optimizer.param_groups[0]["lr"] = chosen.learning_rate * (1.0 + turn) / 2.0
             optimizer.zero_grad()
             loss.sum().backward()
             optimizer.step()
