@@ -20,6 +20,7 @@ from prefgym.models.populations import (
     PopulationHead,
     Simplex,
 )
+from prefgym.models.populations.hedge import adapt_router, hedge_targets
 from prefgym.models.populations.population import mixed_log_odds
 from prefgym.models.presets import MODELS, model_head
 from prefgym.models.reward_models import PointwiseModel, reward_model
@@ -244,6 +245,31 @@ def test_a_gate_reads_the_context_and_a_static_mixture_does_not(rng: np.random.G
     moved[..., 1] += 5.0
     assert not torch.allclose(gate.weights(heard._replace(context=moved)), weights)
     assert torch.equal(Pooled(1, 2).weights(heard), torch.full((1, 4, 2), 0.5))
+
+
+def test_hedge_is_bayes_rule_and_moves_the_gate_alone(rng: np.random.Generator) -> None:
+    log_weights = torch.as_tensor(rng.normal(size=(2, 5, 3))).log_softmax(-1)
+    differences = torch.as_tensor(rng.normal(size=(2, 5, 3)))
+    label = torch.as_tensor((rng.random(5) < 0.5).astype(float))
+    chance = torch.where(label[:, None] > 0.5, differences.sigmoid(), (-differences).sigmoid())
+    wanted = log_weights.exp() * chance
+    torch.testing.assert_close(
+        hedge_targets(log_weights, differences, label), wanted / wanted.sum(-1, keepdim=True)
+    )
+    torch.testing.assert_close(
+        hedge_targets(log_weights, differences, label, 1e9), log_weights.exp(), atol=1e-6, rtol=0
+    )
+    model = fitted("micro", judged(rng, each=6), epochs=2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    told = adapt_router(model, judged(rng, each=1), steps=30)
+    assert told[-1] < told[0]
+    changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+    assert changed
+    assert all(name.startswith("head.population.gate") for name in changed)
+    with pytest.raises(ValueError, match="has no router that reads a context"):
+        adapt_router(made("mixture"), judged(rng, each=1))
+    with pytest.raises(ValueError, match="temperature is 0"):
+        hedge_targets(log_weights, differences, label, 0.0)
 
 
 # --- bad input -------------------------------------------------------------------------------

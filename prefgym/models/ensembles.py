@@ -119,6 +119,23 @@ class Ensemble(nn.Module):
             return self.head.margin_of_all(one, other, context)
         return self.head.margin(one, other, Heard(self._asked(rater_id), context))
 
+    @torch.no_grad()
+    def told_apart(self, a: Segments, b: Segments) -> Float[Tensor, " members batch tastes"]:
+        """By how much each taste prefers ``a[i]`` to ``b[i]``, without gradient."""
+        return self._summary(a) - self._summary(b)
+
+    @torch.no_grad()
+    def begun(self, a: Segments, b: Segments) -> Float[Tensor, " members batch numbers"]:
+        """How the two segments of each pair begin, as a population reads it.
+
+        Raises:
+            ValueError: the model reads no context.
+        """
+        context = self._context(a, b) if isinstance(self.head, PopulationHead) else None
+        if context is None:
+            raise ValueError(f"{type(self).__name__}.begun: the model reads no context.")
+        return context
+
     def infer(self, comparisons: Comparisons) -> Voices:
         """What raters who were not fitted are like, from a few of their answers.
 
@@ -131,8 +148,8 @@ class Ensemble(nn.Module):
                 " a population (pal, vpl, maxmin)."
             )
         a, b = comparisons.a, comparisons.b
+        differences = self.told_apart(a, b)
         with torch.no_grad():
-            differences = self._summary(a) - self._summary(b)
             read = torch.stack([self.outline(side) for side in (a, b)], 1)
         ids, index = np.unique(comparisons.rater_id, return_inverse=True)
         evidence = Evidence(read, as_tensor(comparisons.label).to(read), as_tensor(index))
