@@ -173,6 +173,25 @@ def test_a_batch_of_100_is_faster_than_a_loop() -> None:
     assert loop > 2 * whole
 
 
+@pytest.mark.parametrize("observation", ["index", "coordinates"])
+def test_environments_tell_the_values_of_states_and_advantages_are_their_differences(
+    observation: str,
+) -> None:
+    env, lanes = delivery.raw(observation=observation), delivery.raw_vector(3, observation)
+    mdps, task = env.task.mdps, env.task
+    seen, values = task.observations, env.state_values(task.observations)
+    np.testing.assert_array_equal(values, planning.solve(mdps).v[0])
+    np.testing.assert_array_equal(lanes.state_values(seen), values)
+    assert (values[task.absorbing] == 0).all()
+    for action in range(4):
+        later = values[mdps.next_state[0, :, action, 0]]
+        gained = mdps.rewards[0, :, action] + mdps.discount * later
+        advantages = env.advantages(seen, np.full(len(seen), action))
+        np.testing.assert_allclose(advantages, gained - values, atol=1e-9)
+    with pytest.raises(ValueError, match="is none of this task's"):
+        env.state_values(seen + 1000)
+
+
 def test_equal_actions_are_mixed_uniformly() -> None:
     q = np.array([[[1.0, 1.0 - 1e-12, 0.5], [0.0, 0.0, 0.0]]])
     expected = [[[0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3]]]
