@@ -52,7 +52,10 @@ def adapt_router(
 ) -> list[float]:
     """Fit the gate alone to these comparisons, cross-entropy to :func:`hedge_targets`.
 
-    All comparisons stand in every step: a budget is tens of them.
+        mean over comparisons of −Σ_k ω_k log f_k(context),    ω from f as it is before each step
+
+    At τ = 1 and decided labels its gradient is that of the mixture's own −log Σ_k f_k P_k(label).
+    All comparisons stand in every step, each counted by its weight: a budget is tens of them.
 
     Args:
         model: with a :class:`ContextGate`; its gate changes, nothing else.
@@ -66,7 +69,7 @@ def adapt_router(
         The cross-entropy before each step, mean over members and comparisons, nats.
 
     Raises:
-        ValueError: the model has no router.
+        ValueError: the model has no router, or there is nothing to adapt it to.
     """
     gate = model.head.population if isinstance(model.head, PopulationHead) else None
     if not isinstance(gate, ContextGate):
@@ -74,9 +77,15 @@ def adapt_router(
             "adapt_router: the model has no router that reads a context; make it with"
             " model_head('micro')."
         )
+    if not comparisons.weight.sum() > 0.0:
+        raise ValueError(
+            f"adapt_router: the {len(comparisons)} comparisons have no weight in all; give at least"
+            " one with a weight above 0."
+        )
     differences = model.told_apart(comparisons.a, comparisons.b)
     context = model.begun(comparisons.a, comparisons.b)
     label = as_tensor(comparisons.label).to(differences)
+    weight = as_tensor(comparisons.weight / comparisons.weight.mean()).to(differences)
     optimizer = torch.optim.AdamW(
         gate.gate.parameters(), lr=learning_rate, weight_decay=weight_decay
     )
@@ -84,7 +93,7 @@ def adapt_router(
     for _ in range(steps):
         log_weights = gate.log_weights(context)
         targets = hedge_targets(log_weights.detach(), differences, label, temperature)
-        entropy = -(targets * log_weights).sum(-1).mean(-1)
+        entropy = -((targets * log_weights).sum(-1) * weight).mean(-1)
         optimizer.zero_grad(set_to_none=True)
         entropy.sum().backward()
         optimizer.step()
