@@ -23,6 +23,7 @@ from prefgym.registration import ENVIRONMENTS, EnvironmentSpec
 from prefgym.text import Layout
 from prefgym.wrappers.inner import GAME, GROUPS, find_attribute
 from prefgym_agents import configs, runs
+from prefgym_agents.bench.command import models as bench_models
 from prefgym_agents.critics import train_critic
 from prefgym_agents.evaluation import RandomPolicy
 from prefgym_agents.evaluation import evaluate as true_returns
@@ -243,6 +244,13 @@ def oracle(words: list[str]) -> int:
     loaded = f'prefgym.values.Critic.load("{out}")'
     print(f'use it: gymnasium.make("{asked.env}", rater="regret", value_source={loaded})')
     return 0
+
+
+def bench(words: list[str]) -> int:
+    """`prefgym bench models`."""
+    if not words or words[0] != "models":
+        raise ValueError("prefgym bench needs what to compare: models [--quick] [--out DIR].")
+    return bench_models(words[1:])
 
 
 def data(words: list[str]) -> int:
