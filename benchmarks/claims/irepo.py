@@ -18,7 +18,8 @@ The panel: h annotators tell P(a ≻ b) by k of h votes as (k + ½) / (h + 1), w
 they vote. Pairs have gaps of deviation 1. With h = 1, 3, 9, 27 the log-odds come nearer to the true
 gap, though at first slower than by √h. Regressing on what 27 annotators said, the log-ratios of the
 policy are those of the rewards (their slope, over all games together, within 5 %), and stay so.
-DPO on the majority's hard labels goes on for as long as it is trained.
+DPO on the majority's hard labels goes on for as long as it is trained, but for the few games in
+which the majorities go round in a circle through all arms.
 
 Controls: DPO on the soft labels q is as good as iREPO, so that it is the degree of the vote that
 helps and not the square; without a bound on q unanimous votes spoil the regression; voters who toss
@@ -48,8 +49,8 @@ A, B = np.triu_indices(ARMS, 1)
 
 PANELS = (1, 3, 9, 27)
 """Annotators, h."""
-PANEL_PAIRS, PANEL_GAMES, QUICK_PANEL_GAMES, LONG_GAMES = 20_000, 200, 60, 3
-BRIEF, LONG = 200, 2000
+PANEL_PAIRS, PANEL_GAMES, QUICK_PANEL_GAMES, LONG_GAMES = 20_000, 200, 60, 8
+BRIEF, LONG = 100, 1000
 """Steps of Adam."""
 UNBOUNDED = 10**6
 """Votes so many that ½ of one bounds nothing; a panel's labels need no bound."""
