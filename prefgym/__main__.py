@@ -13,6 +13,8 @@ USAGE = """prefgym: learn from preferences
   prefgym train --resume RUN              go on with a run that was stopped or killed
   prefgym eval RUN                        true returns of a trained agent in fresh episodes
   prefgym text pretrain --env ID --out DIR   a tiny language model that responds as demonstrated
+  prefgym oracle train --env ID --out FILE   a critic of the true reward, for raters of regret
+  prefgym bench models --quick            preference models compared over tasks and raters
   prefgym data inspect DIR                what a data set of preferences holds
   prefgym data convert SOURCE TARGET      to and from other libraries' formats
 
@@ -33,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": commands.train,
         "eval": commands.evaluate,
         "text": commands.text,
+        "oracle": commands.oracle,
+        "bench": commands.bench,
         "data": commands.data,
     }
     try:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from prefgym import checkpoints
-from prefgym.__main__ import main
+from prefgym.__main__ import USAGE, main
 from prefgym.comparisons import PreferenceDataset
 from prefgym_agents import runs
 
@@ -207,7 +207,11 @@ def test_data_convert_writes_another_format(finished: Path, run_folder: Path) ->
         (["train", "reward-lerning"], "reward-learning"),
         ([*SMALL[:2], "--env", "prefgym/Pendulun-v0"], "Pendulum"),
         ([*SMALL[:2], "--rater", "partial-retrun"], "partial-return"),
-        ([*SMALL[:2], "--rater", "regret"], "value source"),
+        ([*SMALL[:2], "--env", "prefgym/Reacher-v0", "--rater", "regret"], "value source"),
+        (["oracle"], "train --env"),
+        (["oracle", "train", "--env", "prefgym/Delivery-v0"], "continuous"),
+        (["bench"], "models"),
+        (["bench", "models", "--models", "btt"], "bt"),
         ([*SMALL[:2], "--rater", "game"], "Condorcet"),
         ([*SMALL[:2], "--rater-args", "bta", "1"], "beta"),
         ([*SMALL[:2], "--preset", "pebbel"], "pebble"),
@@ -242,6 +246,13 @@ def test_mistakes_get_one_sentence_and_status_two(
     assert sentence in told
     assert "Traceback" not in told
     assert not list(run_folder.iterdir())
+
+
+def test_the_usage_lists_every_command_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {line.split()[1] for line in USAGE.splitlines() if line.startswith("  prefgym ")}
+    assert main(["nothing-like-any"]) == 2
+    listed = capsys.readouterr().err.partition("There are: ")[2].strip().rstrip(".")
+    assert shown == set(listed.split(", "))
 
 
 def test_a_run_folder_is_not_written_over(
