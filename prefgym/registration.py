@@ -38,6 +38,12 @@ def _control(name: str, limit: int, steps: int, module: str = "control") -> Envi
     return EnvironmentSpec(name, f"prefgym_envs.{module}", limit, steps, 100, kwargs={"name": name})
 
 
+def _traffic(name: str, layout: str) -> EnvironmentSpec:
+    return EnvironmentSpec(
+        name, "prefgym_envs.traffic", 225, 15, 100, kwargs={"layout": layout}, batched=True
+    )
+
+
 def _text(name: str, tokens: int, rater: str = "partial-return") -> EnvironmentSpec:
     module = f"prefgym_envs.text_{name.lower()}"
     return EnvironmentSpec(f"Text{name}", module, None, tokens, 100, rater, batched=True)
@@ -60,6 +66,8 @@ ENVIRONMENTS: dict[str, EnvironmentSpec] = {
         _control("Hopper", 1000, 50, "locomotion"),
         _control("Walker2d", 1000, 50, "locomotion"),
         _control("Ant", 1000, 50, "locomotion"),
+        _traffic("Traffic", "single"),
+        _traffic("TrafficGrid", "grid"),
         _text("Sort", 6),
         _text("Copy", 4),
         _text("Arithmetic", 3),
