@@ -104,12 +104,17 @@ OWN: dict[str, Callable[..., Any]] = {
     "own-rater": ScriptedRater(regret(), "regret", beta=0.5, mistake=0.2, rater_id=7),
 }
 EVERY = [*RATERS, *OWN]
+NEEDED: dict[str, Any] = {"heron": {"factors": "f,-g,h"}}
+"""What a name cannot do without, where no environment says it."""
+
+
+def named(name: str) -> Rater:
+    return make_rater(OWN.get(name, name), **NEEDED.get(name, {}))
 
 
 @pytest.fixture(params=EVERY)
 def rater(request: pytest.FixtureRequest) -> Rater:
-    name: str = request.param
-    made = make_rater(OWN.get(name, name))
+    made = named(request.param)
     return made.adapted(1.0).adapted(0.7) if isinstance(made, ScriptedRater) else made
 
 
@@ -168,15 +173,15 @@ def test_sides_of_different_size_are_refused(rater: Rater, rng: np.random.Genera
 
 @pytest.mark.parametrize("name", RATERS)
 def test_named_raters_survive_pickling_and_are_equal_by_value(name: str) -> None:
-    rater = make_rater(name)
-    assert pickle.loads(pickle.dumps(rater)) == rater == make_rater(name)
+    rater = named(name)
+    assert pickle.loads(pickle.dumps(rater)) == rater == named(name)
 
 
 @pytest.mark.parametrize("name", RATERS)
 def test_named_raters_read_torch_segments_too(name: str, rng: np.random.Generator) -> None:
     a, b = random_pairs(rng)
-    there = make_rater(name).probability(a.to("cpu"), b.to("cpu"))
-    assert np.array_equal(there, make_rater(name).probability(a, b))
+    there = named(name).probability(a.to("cpu"), b.to("cpu"))
+    assert np.array_equal(there, named(name).probability(a, b))
 
 
 # --- laws of scripted raters ----------------------------------------------------------------------

@@ -68,6 +68,7 @@ def test_every_name_can_tell_segments_apart(env_id: str) -> None:
         chance = rater.probability(a, b)
         np.testing.assert_allclose(chance + rater.probability(b, a), 1.0, rtol=0, atol=1e-12)
     looking = ("cyclic", "rock-paper-scissors", "matrix", "distance-and-sector", "low-then-high")
+    looking += ("heron",)
     for name in {*looking, "two-groups", "five-groups"} & told.keys():
         assert len(set(told[name](a, b, np.random.default_rng(0)).label)) > 1, name
 

@@ -8,13 +8,18 @@ A plane of two numbers per segment, for headings:
 4. three or more discrete actions: where a walk of the actions ends, action k of n being a step of
    length 1 in direction 2πk/n;
 5. two named factors or more: the sums of the first two.
+
+An order of factors, for hierarchies: that of :data:`HIERARCHIES`, which follows from what the
+factors are.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from prefgym.names import lookup
 from prefgym.raters.features import Columns, FactorSums, Plane, Walk
+from prefgym.raters.hierarchies import levels
 
 
 @dataclass(frozen=True)
@@ -46,13 +51,18 @@ HEADINGS: Final[dict[tuple[str, int], Columns]] = {
     ("Walker2d", 17): Columns((11, 14), "mean"),
     ("Ant", 105): Columns((13, 14), "mean"),
     ("Ant", 107): Columns((15, 16), "mean"),
+    ("Traffic", 14): Columns((0, 2), "change"),
+    ("Traffic", 56): Columns((0, 2), "change"),
+    ("TrafficVector", 14): Columns((0, 2), "change"),
+    ("TrafficVector", 56): Columns((0, 2), "change"),
 }
 """Class of environment and numbers in its observation -> the plane of its heading.
 
 Pendulum: the mean of (cos, sin), where the pole points. CartPole: mean velocity of the cart and of
 the pole's angle. MountainCarContinuous: change of position and of velocity. Acrobot, Reacher: mean
 velocity of the two joints; HalfCheetah, Walker2d: of the two thighs; Hopper: of thigh and foot.
-Ant: mean velocity in the plane that it walks in (107: with its position observed).
+Ant: mean velocity in the plane that it walks in (107: with its position observed). Traffic: by how
+much the queues from north and east at the first light grew.
 """
 _ANT_SECONDS: Final = 0.05
 POSITIONS: Final[dict[tuple[str, int], Columns]] = {
@@ -84,6 +94,32 @@ SCALES: Final[dict[str, dict[str, float]]] = {
 """Class of environment -> by how much the sum of each factor differs between segments of the
 default length under random actions, as a standard deviation; so that no factor drowns the others
 where groups weigh them. Elsewhere factors count as they are."""
+
+
+HIERARCHIES: Final[dict[tuple[str, ...], str]] = {
+    ("population_0", "population_1", "population_2"): "population_0,population_1,population_2",
+    ("gas", "goal", "sheep", "coin", "roadblock", "mud"): "goal,-sheep,coin,-roadblock,-mud,-gas",
+    ("angle2", "speed2", "torque2"): "-angle2,-speed2,-torque2",
+    ("alive", "fallen", "cart_position2", "pole_angle2"): "alive,-pole_angle2,-cart_position2",
+    ("goal", "action2", "height"): "goal,height,-action2",
+    ("below_goal", "tip_height", "torque2"): "-below_goal,tip_height,-torque2",
+    ("distance", "action2", "joint_speed2"): "-distance,-action2,-joint_speed2",
+    ("progress", "action2", "height", "tilt2"): "progress,-action2",
+    ("progress", "alive", "action2", "height", "tilt2"): "progress,alive,-action2",
+    (
+        *("progress", "alive", "action2", "contact2", "joints_at_limit", "feet_on_floor"),
+    ): "alive,progress,-joints_at_limit,-action2",
+    (
+        *("queue_length", "waiting_time", "delay", "vehicles", "switches", "passed"),
+    ): "-queue_length,-waiting_time,-delay,-vehicles,-switches,passed",
+    ("letters", "end"): "letters,end",
+    ("copied", "forbidden"): "copied,-forbidden",
+    ("exact", "digits"): "exact,digits",
+    ("correctness", "politeness", "length"): "correctness,politeness,-length",
+    ("formal", "casual"): "formal,casual",
+}
+"""The factors that an environment names, as it names them -> a hierarchy of them. Pendulum, half
+cheetah, hopper and traffic lights: those of HERON (arXiv:2309.02632)."""
 
 
 def default_options(rater: str, around: Surroundings, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,6 +182,27 @@ def _factors(rater: str, around: Surroundings, options: Mapping[str, Any]) -> di
     }
 
 
+def _hierarchy(rater: str, around: Surroundings, options: Mapping[str, Any]) -> dict[str, Any]:
+    named = ", ".join(around.factors)
+    if not around.factors:
+        raise ValueError(
+            f"The rater {rater!r} compares factors, and {around.name} names none; choose another "
+            "rater."
+        )
+    if not options.get("factors"):
+        if around.factors in HIERARCHIES:
+            return {"factors": HIERARCHIES[around.factors]}
+        raise ValueError(
+            f"The rater {rater!r} does not know in which order the factors of {around.name} matter;"
+            f" pass rater_kwargs={{'factors': ...}}, with some of {named}, the most important "
+            "first, and a minus where less is better."
+        )
+    known = dict.fromkeys(around.factors)
+    for level in levels(options["factors"]):
+        lookup(level.name, known, f"factor of {around.name}")
+    return {}
+
+
 def _plane(
     rater: str,
     around: Surroundings,
@@ -176,4 +233,5 @@ _DEFAULTS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "low-then-high": _history,
     "two-groups": _factors,
     "five-groups": _factors,
+    "heron": _hierarchy,
 }

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from prefgym.names import lookup
 from prefgym.raters.features import Kind, Plane, Sectors, as_plane
+from prefgym.raters.hierarchies import HierarchyRater
 from prefgym.raters.histories import LowThenHigh
 from prefgym.raters.intransitive import Cyclic, DistanceAndSector, rock_paper_scissors
 from prefgym.raters.own import own_rater
@@ -138,6 +139,18 @@ def _low_then_high(
     return ScriptedRater(LowThenHigh(of, low, high), "low-then-high", **knobs)
 
 
+def _heron(
+    value_source: ValueSource | None = None,
+    factors: str | Sequence[str] = (),
+    margins: float | Sequence[float] = 0.5,
+    deviation: str | float | Sequence[float] = "history",
+    over: str = "sum",
+    mistake: float = 0.0,
+    rater_id: int = 0,
+) -> HierarchyRater:
+    return HierarchyRater(factors, margins, deviation, over, mistake, rater_id)
+
+
 def _groups(
     value_source: ValueSource | None = None,
     count: int = 2,
@@ -206,6 +219,7 @@ RATERS: Final[dict[str, Callable[..., Rater]]] = {
     "distance-and-sector": _distance_and_sector,
     "matrix": _matrix,
     "low-then-high": _low_then_high,
+    "heron": _heron,
     "two-groups": partial(_groups, count=2),
     "five-groups": partial(_groups, count=5),
     "experts": _experts,

@@ -1,6 +1,7 @@
-"""What every rater is: two contracts, and a third for those who follow the agent."""
+"""What every rater is: two contracts, and two more for those who follow the agent."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -37,6 +38,17 @@ class AdaptiveRater(Rater, Protocol):
 
     def adapted_to(self, seen: Segments) -> "AdaptiveRater":
         """The same rater, for agents that produce segments such as these."""
+
+
+@runtime_checkable
+class RememberingRater(AdaptiveRater, Protocol):
+    """An adaptive rater that depends on all that it was told of, and not on the last of it only."""
+
+    def memory(self) -> dict[str, Any]:
+        """What it knows, as plain numbers and arrays."""
+
+    def remembering(self, memory: Mapping[str, Any]) -> "RememberingRater":
+        """The same rater with a :meth:`memory`."""
 
 
 @runtime_checkable
