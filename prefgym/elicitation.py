@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from prefgym.comparisons import Comparisons, Labels, PreferenceDataset
-from prefgym.raters import AdaptiveRater, Rater
+from prefgym.raters import AdaptiveRater, Rater, RememberingRater
+from prefgym.raters.mirrored import MirrorCheck
+from prefgym.raters.protocols import answer_probability
 from prefgym.responses import ResponseStore
 from prefgym.segments import Segments
 from prefgym.store import EpisodeStore, SegmentIndex
@@ -88,6 +91,9 @@ class Elicitor:
         """The number of the next question."""
         self._recorded = self.queries
         """Questions below this number may have been answered in an earlier life of the run."""
+        self.judged = 0
+        """Pairs that were judged without being kept."""
+        self._mirror = MirrorCheck()
         self._entropy = 0
         self._waited = 0
         self._warned = False
@@ -105,7 +111,7 @@ class Elicitor:
     def budget_left(self) -> int | None:
         """Labels that may still be given; None without a limit."""
         budget = self.schedule.budget
-        return None if budget is None else max(0, budget - len(self.preferences))
+        return None if budget is None else max(0, budget - len(self.preferences) - self.judged)
 
     def emit(self, steps: int) -> dict[str, Any] | None:
         """Count ``steps`` environment steps; at the appointed one, ask about a random pair.
@@ -141,17 +147,7 @@ class Elicitor:
             BudgetExhaustedError: more pairs than labels are left.
             ValueError: the two batches differ in number, or are empty.
         """
-        if len(a) != len(b) or len(a) == 0:
-            raise ValueError(
-                f"compare() got {len(a)} and {len(b)} segments; wanted two batches of the same"
-                " number, at least one."
-            )
-        if self.budget_left is not None and len(a) > self.budget_left:
-            raise BudgetExhaustedError(
-                f"{len(a)} comparisons were asked for but {self.budget_left} of the budget of"
-                f" {self.schedule.budget} labels are left; ask for fewer or raise budget=."
-            )
-        a, b = a.numpy(), b.numpy()
+        a, b = self._affordable(a, b)
         numbers = np.arange(self.queries, self.queries + len(a))
         labels = self._ask(a, b, numbers)
         self.queries += len(a)
@@ -168,6 +164,38 @@ class Elicitor:
         )
         self.preferences.append(answers, skipped=numbers[~labels.answered])
         return answers
+
+    def judge(
+        self, a: Segments, b: Segments, *, exact: bool = False
+    ) -> Float[np.ndarray, " batch"]:
+        """Ask about pairs that are looked at once and not kept: how often ``a`` is preferred.
+
+        Counts against the budget as :meth:`compare` does. A few of the pairs are asked about in
+        the other order, too, to find out whether the rater has a preference or an order in mind.
+
+        Args:
+            a: the first segment of each pair.
+            b: the second.
+            exact: the probability itself instead of an answer that is drawn from it.
+
+        Returns:
+            Labels in [0, 1]; ½ where the rater leaves a pair unanswered.
+
+        Raises:
+            BudgetExhaustedError: more pairs than labels are left.
+            ValueError: the two batches differ in number, or are empty; the rater does not know its
+                probabilities and ``exact`` ones are wanted; or P(a ≻ b) + P(b ≻ a) is not 1.
+        """
+        a, b = self._affordable(a, b)
+        rater = self._adapted()
+        entropy = (self._entropy, self.queries, self.judged)
+        self._mirror(rater, a, b, np.random.default_rng((*entropy, 4)))
+        self.judged += len(a)
+        if exact:
+            answered = answer_probability(rater, a, b)
+            return 0.5 + answered * (rater.probability(a, b) - 0.5)
+        labels = rater(a, b, np.random.default_rng((*entropy, 3)))
+        return np.where(labels.answered, labels.label, 0.5)
 
     def sample_pairs(
         self, count: int, rng: np.random.Generator, recent: int | None = None
@@ -195,9 +223,11 @@ class Elicitor:
             "entropy": self._entropy,
             "waited": self._waited,
             "queries": self.queries,
+            "judged": self.judged,
             "labels": len(held),
             "skipped": held.skipped,
             "answers": self._answers().arrays() if in_memory else None,
+            "rater": self.rater.memory() if isinstance(self.rater, RememberingRater) else None,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -206,7 +236,7 @@ class Elicitor:
         Where answers are kept on disk, those given since are not asked for a second time.
         """
         self._entropy, self._waited = state["entropy"], state["waited"]
-        self.queries = state["queries"]
+        self.queries, self.judged = state["queries"], state.get("judged", 0)
         self._recorded = self.preferences.next_query_id
         if state["answers"] is None:
             self.preferences.truncated_to(state["labels"], state["skipped"])
@@ -214,7 +244,9 @@ class Elicitor:
             answers = Comparisons.from_arrays(state["answers"], self.rater.meaning)
             self.preferences.truncated_to(0, 0).append(answers, skipped=state["skipped"])
         self.rater = self._unadapted
-        if self.queries:
+        if isinstance(self.rater, RememberingRater):
+            self.rater = self.rater.remembering(state["rater"])
+        elif self.queries or self.judged:
             self._adapted()  # a rater may count how often it was told
 
     def rewind(self) -> None:
@@ -222,7 +254,21 @@ class Elicitor:
         self._recorded = self.preferences.next_query_id
         self.preferences.truncated_to(0, 0)
         self.rater = self._unadapted
-        self.queries = self._waited = 0
+        self.queries = self.judged = self._waited = 0
+
+    def _affordable(self, a: Segments, b: Segments) -> tuple[Segments, Segments]:
+        """Pairs that may be asked about now, as numpy arrays."""
+        if len(a) != len(b) or len(a) == 0:
+            raise ValueError(
+                f"compare() got {len(a)} and {len(b)} segments; wanted two batches of the same"
+                " number, at least one."
+            )
+        if self.budget_left is not None and len(a) > self.budget_left:
+            raise BudgetExhaustedError(
+                f"{len(a)} comparisons were asked for but {self.budget_left} of the budget of"
+                f" {self.schedule.budget} labels are left; ask for fewer or raise budget=."
+            )
+        return a.numpy(), b.numpy()
 
     def _answers(self) -> Comparisons:
         """All of them; a batch of none where every question was skipped."""
@@ -234,7 +280,7 @@ class Elicitor:
 
     def _ask(self, a: Segments, b: Segments, numbers: np.ndarray) -> Labels:
         """The rater's answers, or those that an earlier life of this run was given."""
-        rater = self._adapted()
+        rater = self._adapted(len(numbers))
         rng = np.random.default_rng((self._entropy, self.queries, 1))
         if numbers[0] >= self._recorded:
             return rater(a, b, rng)
@@ -246,14 +292,18 @@ class Elicitor:
                 column[open_] = values
         return labels
 
-    def _adapted(self) -> Rater:
-        """Let a rater with relative thresholds know what segments are like these days."""
+    def _adapted(self, pairs: int = 1) -> Rater:
+        """Let a rater with relative thresholds know what segments are like these days.
+
+        One that adds up what it was told of hears of as many segments as it will be shown pairs.
+        """
         steps, recent = self.schedule.segment_steps, self.schedule.recent or THESE_DAYS
         if not isinstance(self.rater, AdaptiveRater) or not self.rater.adaptive:
             return self.rater
         if self.store.starts(steps, recent=recent):
-            rng = np.random.default_rng((self._entropy, self.queries, 2))
-            seen = self.store.sample(SAMPLE, steps, rng, recent=recent)
+            rng = np.random.default_rng((self._entropy, self.queries + self.judged, 2))
+            count = max(SAMPLE, pairs if isinstance(self.rater, RememberingRater) else 0)
+            seen = self.store.sample(count, steps, rng, recent=recent)
             self.rater = self.rater.adapted_to(self.store.segments(seen, steps))
         return self.rater
 

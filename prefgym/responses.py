@@ -20,7 +20,7 @@ class ResponseStore:
     """The newest responses, with their prompts.
 
     It answers to what :class:`prefgym.store.EpisodeStore` does wherever both make sense; segments
-    are always whole responses.
+    are always whole responses, of which only those to one prompt may be compared.
 
     Args:
         layout: where prompt and response stand in an observation.
@@ -28,6 +28,8 @@ class ResponseStore:
         capacity: tokens that are remembered; rounded to whole responses.
         factor_names: the named parts of the true reward that come with every step.
     """
+
+    across_contexts = False
 
     def __init__(
         self, layout: Layout, lanes: int, capacity: int, factor_names: Sequence[str] = ()
@@ -326,6 +328,19 @@ class ResponseStore:
             start=index.start.astype(np.int64),
         )
         return found.padded(steps)
+
+    def whole(self, episodes: Int[np.ndarray, " n"]) -> SegmentIndex:
+        """These responses."""
+        return self._index(np.asarray(episodes))
+
+    def ended(self, episodes: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Always: a response is kept when it is finished."""
+        return np.ones(len(episodes), np.bool_)
+
+    def terminal(self, index: SegmentIndex) -> Bool[np.ndarray, " b"]:
+        """Whether each response ended by itself, and was not cut off by the limit."""
+        ended: np.ndarray = self._columns["terminated"][index.episode % self._rows]
+        return ended
 
     def _readable(self) -> Int[np.ndarray, " responses"]:
         """Numbers of the responses that were not overwritten."""

@@ -121,6 +121,26 @@ class Segments:
             )
         return self._map(lambda name, value: _grow(value, missing) if _stepwise(name) else value)
 
+    def trimmed(self) -> "Segments":
+        """The same segments in rows as long as the longest of them."""
+        longest = int(self.lengths.max()) if len(self) else 0
+        if longest == self.steps:
+            return self
+        return self._map(lambda name, value: value[:, :longest] if _stepwise(name) else value)
+
+    def first(self, steps: Any) -> "Segments":
+        """The beginnings of the same segments: of each at most ``steps`` ``[B]`` steps; numpy."""
+        plain = self.numpy()
+        mask = plain.mask & (np.arange(plain.steps) < np.asarray(steps)[:, None])
+
+        def kept(name: str, value: np.ndarray) -> np.ndarray:
+            if not _stepwise(name):
+                return value
+            real = mask.reshape(*mask.shape, *[1] * (value.ndim - 2))
+            return np.where(real, value, np.zeros((), value.dtype))
+
+        return plain._map(kept)
+
     def replace(self, **changes: Any) -> "Segments":
         """A copy with some arrays exchanged."""
         return replace(self, **changes)

@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from prefgym.episodes import TERMINATED, TRUNCATED, EpisodeTable
+from prefgym.episodes import OPEN, TERMINATED, TRUNCATED, EpisodeTable
 from prefgym.segments import Segments
 
 PATIENCE = 8
@@ -28,9 +28,22 @@ class SegmentIndex(NamedTuple):
     start: Int[np.ndarray, " batch"]
     length: Int[np.ndarray, " batch"]
 
+    def pieces(self, steps: int) -> "SegmentIndex":
+        """The same segments cut into pieces of ``steps`` steps, the last of each may be shorter."""
+        count = -(-self.length // steps)
+        owner = np.repeat(np.arange(len(count)), count)
+        offset = steps * (np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count))
+        return SegmentIndex(
+            self.episode[owner],
+            self.start[owner] + offset,
+            np.minimum(self.length[owner] - offset, steps),
+        )
+
 
 class EpisodeStore:
     """The steps of all episodes that still fit, by lane.
+
+    Segments of any two episodes may be compared (``across_contexts``).
 
     Args:
         observation_space: of one environment; anything with a fixed shape and dtype.
@@ -40,6 +53,8 @@ class EpisodeStore:
             system only as rows are written.
         factor_names: the named parts of the true reward that come with every step.
     """
+
+    across_contexts = True
 
     def __init__(
         self,
@@ -351,15 +366,22 @@ class EpisodeStore:
         begin = np.maximum(table["first"], np.maximum(heads, self._oldest())[lane])
         length = table["first"] + table["steps"] - begin
         which = np.nonzero(length > 0)[0]
-        start, length = begin[which] - table["first"][which], length[which]
-        if chunk is not None:
-            pieces = -(-length // chunk)
-            owner = np.repeat(np.arange(len(which)), pieces)
-            nth = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-            start = start[owner] + nth * chunk
-            length = np.minimum(length[owner] - nth * chunk, chunk)
-            which = which[owner]
-        return SegmentIndex(which + table.dropped, start, length)
+        found = SegmentIndex(
+            which + table.dropped, begin[which] - table["first"][which], length[which]
+        )
+        return found if chunk is None else found.pieces(chunk)
+
+    def whole(self, episodes: Int[np.ndarray, " n"]) -> SegmentIndex:
+        """These episodes, each as far as it has come, without steps that were overwritten."""
+        table = self._episodes
+        which = episodes - table.dropped
+        begin = np.maximum(self._oldest()[table["lane"][which]] - table["first"][which], 0)
+        return SegmentIndex(np.asarray(episodes), begin, table["steps"][which] - begin)
+
+    def ended(self, episodes: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Whether no step of an episode is still to come."""
+        over: np.ndarray = self._episodes["end"][episodes - self._episodes.dropped] != OPEN
+        return over
 
     def rows(self, index: SegmentIndex) -> tuple[Int[np.ndarray, " b"], Int[np.ndarray, " b"]]:
         """Lane and row (within the columns) of the first step of each segment."""

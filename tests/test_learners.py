@@ -15,6 +15,7 @@ from prefgym_agents.learner import Learner
 from prefgym_agents.oracle import TrueReward
 from prefgym_agents.reward_learning import RewardLearning
 from prefgym_agents.sb3 import sb3_backend
+from prefgym_agents.spo import SPO
 
 CONTROL, TEXT = "prefgym/Pendulum-v0", "prefgym/TextCopy-v0"
 
@@ -47,6 +48,13 @@ LEARNERS: dict[str, Any] = {
         hidden=(16,),
     ),
     "true-reward": TrueReward,
+    "self-play against a queue": lambda backend: SPO(backend, queue=4, snapshots=2),
+    "self-play in groups": lambda backend: SPO(
+        backend, "group", answers="exact", comparisons=2, act="average"
+    ),
+    "self-play of segments": lambda backend: SPO(
+        backend, "segments", labels=200, rejudge_every=2, snapshots=0
+    ),
     "direct": lambda backend: DirectPreference(backend, labels=20, rounds=2, epochs=2),
 }
 """Every learner, small; a new one is tested by being named here."""

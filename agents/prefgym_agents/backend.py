@@ -41,6 +41,11 @@ class PolicyBackend(Protocol):
         """Whether actions have a log-probability: not where a policy is deterministic."""
         ...
 
+    @property
+    def has_replay(self) -> bool:
+        """Whether steps are learned from again and again, and not once when they are collected."""
+        ...
+
     def begin(self, total_timesteps: int, callback: Any = None) -> None:
         """Get ready for a call of ``learn``: schedules run to ``total_timesteps``."""
         ...
@@ -61,8 +66,13 @@ class PolicyBackend(Protocol):
         """Improve the policy, given what each step that was collected is worth, ``[B, T]``."""
         ...
 
-    def relabel(self, rewards: RewardFunction) -> None:
-        """Judge everything that is still learned from anew (nothing, for on-policy learners)."""
+    def relabel(self, rewards: RewardFunction, episodes: np.ndarray | None = None) -> None:
+        """Judge everything that is still learned from anew (nothing, for on-policy learners).
+
+        Args:
+            rewards: asked about it in large batches.
+            episodes: ``[n]`` numbers in the store: only these.
+        """
         ...
 
     def restart_values(self) -> None:

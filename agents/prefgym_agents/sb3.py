@@ -323,7 +323,12 @@ class OnPolicySB3(SB3Backend):
             extractor.update(torch.as_tensor(segments.observations)[torch.as_tensor(real)])
         return self._metrics()
 
-    def relabel(self, rewards: RewardFunction) -> None:
+    @property
+    def has_replay(self) -> bool:
+        """No: a rollout is learned from once."""
+        return False
+
+    def relabel(self, rewards: RewardFunction, episodes: np.ndarray | None = None) -> None:
         """Nothing: a rollout is forgotten once it was learned from."""
 
     def restart_values(self) -> None:
@@ -404,9 +409,14 @@ class OffPolicySB3(SB3Backend):
         self.model.train(gradient_steps=steps, batch_size=self.model.batch_size)
         return self._metrics()
 
-    def relabel(self, rewards: RewardFunction) -> None:
-        """Judge the whole replay buffer anew, in large batches."""
-        self.replay.relabel(rewards)
+    @property
+    def has_replay(self) -> bool:
+        """Yes."""
+        return True
+
+    def relabel(self, rewards: RewardFunction, episodes: np.ndarray | None = None) -> None:
+        """Judge the whole replay buffer, or some episodes of it, anew in large batches."""
+        self.replay.relabel(rewards, episodes)
 
     def restart_values(self) -> None:
         """Critics start afresh, with their targets and optimizers, and take 100 steps at once.

@@ -61,14 +61,18 @@ class StoreReplayBuffer(ReplayBuffer):
         rows = (first[:, None] + column) % self.store.capacity
         self.learned[np.broadcast_to(lanes[:, None], rows.shape)[real], rows[real]] = rewards[real]
 
-    def relabel(self, judge: Any, chunk: int = 256) -> None:
+    def relabel(self, judge: Any, episodes: np.ndarray | None = None, chunk: int = 256) -> None:
         """Judge every step in the store anew, in a few large batches.
 
         Args:
             judge: rewards ``[B, T]`` of segments.
+            episodes: ``[n]`` numbers; None: all that are there.
             chunk: steps of the pieces that episodes are cut into.
         """
-        index = self.store.since(np.zeros(self.store.lanes, np.int64), chunk)
+        if episodes is None:
+            index = self.store.since(np.zeros(self.store.lanes, np.int64), chunk)
+        else:
+            index = self.store.whole(episodes).pieces(chunk)
         at_once = max(1, RELABEL_STEPS // chunk)
         for begin in range(0, len(index.episode), at_once):
             part = SegmentIndex(*(one[begin : begin + at_once] for one in index))

@@ -1,7 +1,7 @@
 """Win rates: what a response is worth by comparisons with others, without a scale of its own."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -28,6 +28,7 @@ def beats(
 
 def win_rates(
     chances: Float[Tensor, " *groups options opponents"],
+    against: Bool[Tensor, " *groups options opponents"] | None = None,
 ) -> Float[Tensor, " *groups options"]:
     """How often each option is preferred to an opponent drawn at random.
 
@@ -36,8 +37,13 @@ def win_rates(
 
     Args:
         chances: ``chances[..., i, j]`` = P(i ≻ j) in [0, 1], a tie is ½.
+        against: which opponents count; the others are not read. An option without any is even, ½.
     """
-    return chances.mean(-1)
+    if against is None:
+        return chances.mean(-1)
+    met = against.sum(-1)
+    won = torch.where(against, chances, 0.0).sum(-1)
+    return torch.where(met > 0, won / met.clamp(min=1), 0.5)
 
 
 def win_rates_in_group(
@@ -58,5 +64,5 @@ def win_rates_in_group(
         raise ValueError(
             f"rewards.win_rates_in_group: groups have {size} sample; draw 2 or more per context."
         )
-    itself = torch.eye(size, dtype=torch.bool, device=chances.device)
-    return chances.masked_fill(itself, 0.0).sum(-1) / (size - 1)
+    others = ~torch.eye(size, dtype=torch.bool, device=chances.device)
+    return win_rates(chances, others.expand_as(chances))

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
+from jaxtyping import Float
 
 from prefgym.comparisons import Comparisons, PreferenceDataset
 from prefgym.elicitation import Elicitor, Schedule
@@ -78,6 +79,12 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
     def compare(self, a: Segments, b: Segments) -> Comparisons:
         """Ask the rater about pairs of segments now; see :meth:`Elicitor.compare`."""
         return self.elicitor.compare(a, b)
+
+    def judge(
+        self, a: Segments, b: Segments, *, exact: bool = False
+    ) -> Float[np.ndarray, " batch"]:
+        """Ask about pairs that are not kept; see :meth:`Elicitor.judge`."""
+        return self.elicitor.judge(a, b, exact=exact)
 
     def sample_pairs(
         self, count: int, rng: np.random.Generator, recent: int | None = None

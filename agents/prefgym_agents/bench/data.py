@@ -194,17 +194,7 @@ def _pairs(
 
 def cut(segments: Segments, rng: np.random.Generator) -> Segments:
     """The same segments, each ending after a random number of its steps: from 1 to all."""
-    lengths = 1 + (rng.random(len(segments)) * segments.lengths).astype(np.int64)
-    mask = np.arange(segments.steps) < lengths[:, None]
-
-    def kept(values: Any) -> Any:
-        real = mask.reshape(*mask.shape, *[1] * (values.ndim - 2))
-        return np.where(real, values, np.zeros((), values.dtype))
-
-    stepwise = {"observations": segments.observations, "rewards": segments.rewards}
-    known = {name: kept(values) for name, values in stepwise.items() if values is not None}
-    factors = {name: kept(values) for name, values in segments.factors.items()}
-    return segments.replace(mask=mask, actions=kept(segments.actions), factors=factors, **known)
+    return segments.first(1 + (rng.random(len(segments)) * segments.lengths).astype(np.int64))
 
 
 def _asked(rater: Rater, pairs: tuple[Segments, Segments], rng: np.random.Generator) -> Comparisons:

@@ -189,7 +189,12 @@ class LanguageBackend:
         self.reference.moved = True
         return metrics | self.steps.improve(plain, taught, self._generators["deal"])
 
-    def relabel(self, rewards: RewardFunction) -> None:
+    @property
+    def has_replay(self) -> bool:
+        """No: responses are learned from once."""
+        return False
+
+    def relabel(self, rewards: RewardFunction, episodes: np.ndarray | None = None) -> None:
         """Nothing: responses are forgotten once they were learned from."""
 
     def restart_values(self) -> None:
