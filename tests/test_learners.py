@@ -11,6 +11,7 @@ from benchmarks.claims import leak
 from prefgym.comparisons import Comparisons
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.direct import DirectPreference
+from prefgym_agents.heron import HERON
 from prefgym_agents.learner import Learner
 from prefgym_agents.oracle import TrueReward
 from prefgym_agents.reward_learning import RewardLearning
@@ -47,6 +48,9 @@ LEARNERS: dict[str, Any] = {
         start_steps=100,
         hidden=(16,),
     ),
+    "HERON": lambda backend: HERON(
+        backend, labels=200, sessions=4, batch_pairs=32, start_steps=100, hidden=(16,)
+    ),
     "true-reward": TrueReward,
     "self-play against a queue": lambda backend: SPO(backend, queue=4, snapshots=2),
     "self-play in groups": lambda backend: SPO(
@@ -58,34 +62,36 @@ LEARNERS: dict[str, Any] = {
     "direct": lambda backend: DirectPreference(backend, labels=20, rounds=2, epochs=2),
 }
 """Every learner, small; a new one is tested by being named here."""
+ASKED: dict[str, dict[str, Any]] = {"HERON": {"rater": "heron"}}
+"""Of the environment, by learners that want a rater of their own."""
 
 
-def control(algorithm: str, seed: int, **settings: Any) -> PolicyBackend:
-    env = gym.make_vec(CONTROL, num_envs=2, segment_steps=10)
+def control(algorithm: str, seed: int, asked: Any, **settings: Any) -> PolicyBackend:
+    env = gym.make_vec(CONTROL, num_envs=2, segment_steps=10, **asked)
     return sb3_backend(algorithm, env, seed=seed, **settings)
 
 
-def text(algorithm: str, seed: int) -> PolicyBackend:
+def text(algorithm: str, seed: int, asked: Any) -> PolicyBackend:
     pytest.importorskip("transformers")
     from prefgym_agents.language import language_backend
 
-    env = gym.make_vec(TEXT, num_envs=16, samples_per_prompt=4)
+    env = gym.make_vec(TEXT, num_envs=16, samples_per_prompt=4, **asked)
     return language_backend(env, algorithm=algorithm, seed=seed, learning_rate=1e-3)
 
 
 BACKENDS: dict[str, Any] = {
-    "SB3's PPO": lambda seed: control("PPO", seed, n_steps=64, n_epochs=2),
-    "SB3's SAC": lambda seed: control(
-        "SAC", seed, learning_starts=100, batch_size=32, gradient_steps=4
+    "SB3's PPO": lambda seed, **asked: control("PPO", seed, asked, n_steps=64, n_epochs=2),
+    "SB3's SAC": lambda seed, **asked: control(
+        "SAC", seed, asked, learning_starts=100, batch_size=32, gradient_steps=4
     ),
-    "a language model's GRPO": lambda seed: text("GRPO", seed),
-    "a language model's PPO": lambda seed: text("PPO", seed),
+    "a language model's GRPO": lambda seed, **asked: text("GRPO", seed, asked),
+    "a language model's PPO": lambda seed, **asked: text("PPO", seed, asked),
 }
 """Every kind of backend; a new one is tested by being named here."""
 
 
 def make(name: str, backend: str, seed: int = 0) -> Learner:
-    learner: Learner = LEARNERS[name](BACKENDS[backend](seed))
+    learner: Learner = LEARNERS[name](BACKENDS[backend](seed, **ASKED.get(name, {})))
     return learner
 
 

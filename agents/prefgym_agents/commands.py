@@ -366,6 +366,7 @@ def _parsed(name: str, words: list[str]) -> configs.Run:
     kind = configs.KINDS[name]
     named = [w.partition("=")[2] or n for w, n in zip(words, [*words[1:], ""], strict=True)
              if w.partition("=")[0] == "--preset"]  # fmt: skip
+    words = configs.joined(words, "--factors")
     default: Any = kind.run()
     if named:
         default = replace(default, learner=lookup(named[-1], kind.presets, "preset"))

@@ -16,11 +16,14 @@ import torch
 
 from prefgym.names import lookup
 from prefgym.registration import ENVIRONMENTS
-from prefgym_agents import direct, reward_learning
+from prefgym_agents import direct, heron, reward_learning
 from prefgym_agents.backends import make_backend
 from prefgym_agents.learner import Learner
 from prefgym_agents.runs import RunError
-from prefgym_agents.tuned import environment_settings
+from prefgym_agents.tuned import environment_settings, writes_text
+
+HIERARCHY = "heron"
+"""The rater that compares factors."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class Run:
     """Who answers (see `prefgym envs`); the environment's own by default."""
     rater_args: dict[str, str] = field(default_factory=dict)
     """Arguments of the rater, as in `--rater-args beta 0.5 shares [0.8,0.2] rule person`."""
+    factors: str | None = None
+    """For `--rater heron`: the factors that matter, the most important first, with a minus where
+    less is better, as in `--factors "-angle2,-speed2,-torque2"`; see `prefgym envs`."""
+    margins: tuple[float, ...] = ()
+    """For `--rater heron`: by how many standard deviations two must differ; one number for all
+    factors, or one for each."""
     env_args: dict[str, str] = field(default_factory=dict)
     """Arguments of the environment, as in `--env-args personal 2`."""
     labels: int | None = None
@@ -79,6 +88,19 @@ class RewardLearningRun(Run):
 
 
 @dataclass(frozen=True)
+class HeronRun(Run):
+    """Learn a reward from an order of factors, and a policy from that reward."""
+
+    rater: str | None = HIERARCHY
+    """Who compares: heron, a hierarchy of factors."""
+    segment_steps: int | None = None
+    """Length of the segments that are compared; 1 by default, whole responses where text is
+    written."""
+    learner: reward_learning.Config = field(default_factory=lambda: heron.PRESETS["default"])
+    """Single settings that differ from the preset (default, paper)."""
+
+
+@dataclass(frozen=True)
 class DirectRun(Run):
     """Learn a policy from preferences without a reward: DPO and its kin, and CPL."""
 
@@ -99,6 +121,7 @@ KINDS: dict[str, Kind] = {
     "reward-learning": Kind(
         RewardLearningRun, reward_learning.PRESETS, reward_learning.RewardLearning
     ),
+    "heron": Kind(HeronRun, heron.PRESETS, heron.HERON),
     "direct": Kind(DirectRun, direct.PRESETS, direct.DirectPreference),
 }
 """Name on the command line -> learner."""
@@ -122,8 +145,8 @@ def build(config: Run, directory: Path | None = None) -> Learner:
     labels = settings.labels if config.labels is None else config.labels
     arguments: dict[str, Any] = environment_settings(config.env)
     wanted = {
-        "num_envs": config.envs, "rater": config.rater, "segment_steps": config.segment_steps,
-        "rater_kwargs": _read(config.rater_args) or None,
+        "num_envs": config.envs, "rater": config.rater, "segment_steps": _segment_steps(config),
+        "rater_kwargs": _rater_arguments(config) or None,
     }  # fmt: skip
     arguments |= {name: value for name, value in wanted.items() if value is not None}
     arguments |= environment_arguments(config)
@@ -134,6 +157,31 @@ def build(config: Run, directory: Path | None = None) -> Learner:
     )  # fmt: skip
     changes = {"labels": labels, "seed": config.seed, **_model_settings(config)}
     return KINDS[kind_of(config)].make(backend, replace(settings, **changes))
+
+
+def _segment_steps(config: Run) -> int | None:
+    """Single steps for HERON, as in its code, except where only whole responses are compared."""
+    if config.segment_steps is None and isinstance(config, HeronRun):
+        return None if writes_text(config.env) else 1
+    return config.segment_steps
+
+
+def _rater_arguments(config: Run) -> dict[str, Any]:
+    """What the rater is told, the hierarchy of factors included.
+
+    Raises:
+        ValueError: a hierarchy was given, and the rater compares none.
+    """
+    margins = config.margins[0] if len(config.margins) == 1 else list(config.margins)
+    said = {"factors": config.factors, "margins": margins}
+    hierarchy = {name: value for name, value in said.items() if value not in (None, [])}
+    if hierarchy and config.rater != HIERARCHY:
+        raise ValueError(
+            f"--{' and --'.join(hierarchy)}: only the rater {HIERARCHY!r} compares factors, and"
+            f" this run has {config.rater or 'the one of its environment'}; add"
+            f" --rater {HIERARCHY}."
+        )
+    return {**hierarchy, **_read(config.rater_args)}
 
 
 def _model_settings(config: Run) -> dict[str, Any]:
@@ -159,6 +207,14 @@ def _read(arguments: Mapping[str, Any]) -> dict[str, Any]:
             return value
 
     return {name: meant(value) for name, value in arguments.items()}
+
+
+def joined(words: list[str], option: str) -> list[str]:
+    """An option and its value as one word: a value that begins with a minus looks like one."""
+    if option not in words[:-1]:
+        return words
+    at = words.index(option)
+    return [*words[:at], f"{option}={words[at + 1]}", *words[at + 2 :]]
 
 
 def plain(config: Run) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from prefgym import checkpoints
 from prefgym.comparisons import Comparisons, PreferenceDataset
+from prefgym.names import lookup
 from prefgym.segments import Segments
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.logs import TensorBoardLog, print_table
@@ -238,8 +239,16 @@ def as_rewards(values: Any) -> np.ndarray:
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, np.float32)
 
 
-def acted(comparisons: Comparisons) -> Comparisons:
-    """What a learner may read of comparisons: no true rewards, no advantages, no factors."""
+def acted(comparisons: Comparisons, factors: Sequence[str] = ()) -> Comparisons:
+    """What a learner may read of comparisons: no true rewards, no advantages, no factors.
+
+    Args:
+        comparisons: as they are kept.
+        factors: those that the learner measures itself wherever it acts, which it may read.
+
+    Raises:
+        ValueError: a factor is not there.
+    """
 
     def of(segments: Segments) -> Segments:
         plain = segments.numpy()
@@ -249,22 +258,26 @@ def acted(comparisons: Comparisons) -> Comparisons:
             context=plain.context,
             context_id=plain.context_id,
             observations=plain.observations,
+            factors={name: lookup(name, plain.factors, "factor") for name in factors},
         )
 
     return comparisons.replace(a=of(comparisons.a), b=of(comparisons.b))
 
 
-def given(env: Any, data: PreferenceDataset | Comparisons | None) -> Comparisons | None:
+def given(
+    env: Any, data: PreferenceDataset | Comparisons | None, factors: Sequence[str] = ()
+) -> Comparisons | None:
     """Comparisons from elsewhere, as a learner in this environment reads them.
 
     Raises:
-        ValueError: there are none, or their segments are none of this environment's.
+        ValueError: there are none, or their segments are none of this environment's, or they lack
+            factors that the learner reads.
     """
     if data is None:
         return None
     if not len(data):
         raise ValueError("data= holds no comparisons; ask some first.")
-    known = acted(data.comparisons if isinstance(data, PreferenceDataset) else data)
+    known = acted(data.comparisons if isinstance(data, PreferenceDataset) else data, factors)
     for side in (known.a, known.b):
         try:
             env.check_segments(side)

@@ -26,154 +26,34 @@ where one does not vary), seconds as ``time/<phase>``, and what the backend says
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 
 from prefgym import queries, rewards
 from prefgym.comparisons import Comparisons, PreferenceDataset
-from prefgym.curation.by_name import CURATIONS, curator
-from prefgym.losses import PairLoss, lapsing, logistic
+from prefgym.curation.by_name import curator
+from prefgym.losses import PairLoss, lapsing
 from prefgym.metrics import accuracy, pearson
+from prefgym.models.combined_features import feature_reward_model, with_factors
 from prefgym.models.fit import adam, fit
 from prefgym.models.heads import HeadFactory
 from prefgym.models.presets import MODELS, model_head
 from prefgym.models.reward_models import PointwiseModel
 from prefgym.names import lookup
+from prefgym.raters import HierarchyRater
 from prefgym.segments import Segments
+from prefgym.wrappers.personal import PERSON
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.learner import Learner, acted, as_rewards, given
-from prefgym_agents.shaped_rewards import Earnings, ShapedRewards
+from prefgym_agents.reward_settings import PRESETS, SETTINGS, Config, in_their_place
+from prefgym_agents.shaped_rewards import ShapedRewards
 
-Queries = Literal["uniform", "disagreement", "entropy", "k-centre"]
-
-
-@dataclass(frozen=True)
-class Config:
-    """Settings of reward learning; defaults suit small control tasks."""
-
-    labels: int = 200
-    """Comparisons to ask for in all; 0 only where some are given."""
-    sessions: int = 6
-    """In how many portions they are asked."""
-    ask_until: float = 0.6
-    """Share of the training steps by which the last portion is asked."""
-    queries: Queries = "disagreement"
-    """How pairs are chosen among the candidates; the first portion is always uniform."""
-    candidates: int = 10
-    """Candidate pairs per pair that is asked."""
-    recent_steps: int | None = None
-    """Compare segments of about the newest so many steps; None: of everything in the store."""
-    model: str = "bt"
-    """Which preference model: a key of ``prefgym.models.presets.MODELS``."""
-    population: int = 1
-    """Raters that the model tells apart; their ids count from 0."""
-    tastes: int | None = None
-    """Tastes that the model tells apart; None: as many as raters, and at least 2."""
-    earnings: Earnings = field(default_factory=Earnings)
-    """What the policy earns, given what the model says."""
-    members: int = 3
-    """Reward networks in the ensemble."""
-    hidden: tuple[int, ...] = (32, 32)
-    """Units of the hidden layers of each."""
-    bounded: bool = False
-    """Squash each member's reward by tanh."""
-    learning_rate: float = 3e-3
-    """Of Adam, for the reward model."""
-    batch_pairs: int = 32
-    """Comparisons per gradient step of the reward model."""
-    epochs: int = 3
-    """Passes over all comparisons per session, at most."""
-    fit_steps: int = 40
-    """Gradient steps that a session may take even so, where comparisons are few."""
-    stop_accuracy: float = 0.97
-    """A session's fitting stops when the model agrees with this share of the labels."""
-    label_noise: float = 0.0
-    """Share of labels that the loss assumes were given at random."""
-    curate: str = "none"
-    """What is done about wrong labels: "none", "peers", "own", "flip", "drop", "soften" or "margin"
-    (``prefgym.curation.by_name``); what votes is the model of the session before."""
-    wrong: float = 0.2
-    """Share of the labels that curation takes for wrong."""
-    start_steps: int = 1_000
-    """Steps before the first label is asked."""
-    explore_steps: int = 0
-    """Steps at the start that are rewarded for reaching new states, before any label."""
-    neighbours: int = 5
-    """Which nearest neighbour measures how new a state is."""
-    seed: int = 0
-    """Of the reward model and of the choice of pairs."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings that can never work."""
-        for name in (
-            "labels",
-            "sessions",
-            "candidates",
-            "members",
-            "epochs",
-            "neighbours",
-            "population",
-        ):
-            least = 0 if name == "labels" else 1
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}; wanted at least {least}.")
-        lookup(self.curate, dict.fromkeys(CURATIONS), "curation")
-        lookup(self.queries, dict.fromkeys(get_args(Queries)), "way to choose queries")
-        published = lookup(self.model, MODELS, "preference model")
-        if published.tells_raters_apart and self.population < 2:
-            raise ValueError(
-                f"model={self.model!r} tells raters apart, and population={self.population}; say"
-                " how many raters answer (population=2 or more), or choose model='bt'."
-            )
-        if self.label_noise and published.loss is not logistic:
-            raise ValueError(
-                f"model={self.model!r} has a loss of its own, which label_noise={self.label_noise}"
-                " would replace; set label_noise=0, or choose model='bt'."
-            )
-        for name in ("ask_until", "stop_accuracy"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise ValueError(f"{name}={getattr(self, name)}; wanted a share in (0, 1].")
-
-
-SETTINGS = {one.name: one for one in fields(Config)}
-PRESETS: dict[str, Config] = {
-    "default": Config(),
-    "pebble": Config(
-        sessions=10,
-        hidden=(256, 256, 256),
-        bounded=True,
-        learning_rate=3e-4,
-        batch_pairs=128,
-        epochs=50,
-        fit_steps=1,
-        explore_steps=9_000,
-    ),
-    "pref_ppo": Config(
-        sessions=10,
-        hidden=(256, 256, 256),
-        bounded=True,
-        learning_rate=3e-4,
-        batch_pairs=128,
-        epochs=50,
-        fit_steps=1,
-        explore_steps=32_000,
-    ),
-    "christiano2017": Config(
-        sessions=10,
-        hidden=(64, 64),
-        learning_rate=1e-3,
-        epochs=50,
-        fit_steps=1,
-        stop_accuracy=1.0,
-        label_noise=0.1,
-        ask_until=1.0,
-    ),
-}
+__all__ = ["PRESETS", "Config", "RewardLearning"]
 
 
 class RewardLearning(Learner):
@@ -208,31 +88,28 @@ class RewardLearning(Learner):
         super().__init__(policy, tensorboard_log, verbose)
         if isinstance(config, str):
             config = lookup(config, PRESETS, "preset")
-        changes = _in_their_place(changes, config.earnings)
+        changes = in_their_place(changes, config.earnings)
         unknown = [name for name in changes if name not in SETTINGS]
         if unknown:
             lookup(unknown[0], SETTINGS, "setting of reward learning")
         if isinstance(model, str):
             changes["model"], model = model, None
         self.config = replace(config, **changes)
-        self.data = given(self.env, data)
-        self._check_labels()
         self.store = self.env.store
+        self._inputs = self._factors_read()
+        self.data = given(self.env, data, self._inputs)
+        self._check_labels()
         self.segment_steps = self.env.segment_steps
         self.env.stop_emitting()
-        self.model = model or self.policy.reward_model(
-            members=self.config.members,
-            hidden=self.config.hidden,
-            tanh=self.config.bounded,
-            seed=self.config.seed,
-            head=self._head(),
-        )
+        self.model = model or self._reward_model()
         self.earned = ShapedRewards(self.model, self.config.earnings)
         self.optimizer = adam(self.model, self.config.learning_rate)
         self.sessions = 0
         """Portions of labels asked so far."""
         self.told: dict[str, float] = {}
         """Metrics of the last session."""
+        self.compared = 0
+        """Pairs put to the rater in the last session, answered or not."""
         self._restarted = self.config.explore_steps == 0
         self._unread = self.data is not None
 
@@ -259,6 +136,37 @@ class RewardLearning(Learner):
         """What each step earns, ``[B, T]``."""
         return self.earned(segments)
 
+    def _factors_read(self) -> tuple[str, ...]:
+        """Names of the factors that the reward model reads."""
+        if not self.config.factors_as_inputs:
+            return ()
+        rater = self.env.elicitor.rater
+        if isinstance(rater, HierarchyRater):
+            return tuple(level.name for level in rater.levels)
+        named = tuple(name for name in self.store.factor_names if name != PERSON)
+        if not named:
+            raise ValueError(
+                "factors_as_inputs=True, and this environment names no factors; set it to False."
+            )
+        return named
+
+    def _reward_model(self) -> PointwiseModel:
+        """As the settings say: the backend's own, or one that reads factors beside what happens."""
+        config = self.config
+        make = self.policy.reward_model
+        if self._inputs:
+            env = self.env
+            seen = env.single_observation_space if env.layout is None else None
+            features = with_factors(self._inputs, seen, env.single_action_space)
+            make = partial(feature_reward_model, features)
+        return make(
+            members=config.members,
+            hidden=config.hidden,
+            tanh=config.bounded,
+            seed=config.seed,
+            head=self._head(),
+        )
+
     def _head(self) -> HeadFactory:
         """The head of the published model that the settings name."""
         config = self.config
@@ -281,7 +189,7 @@ class RewardLearning(Learner):
         """What there is to learn from: all comparisons that were given, and all that were asked."""
         parts = [] if self.data is None else [self.data]
         if len(self.env.preferences):
-            parts.append(acted(self.env.preferences.comparisons))
+            parts.append(acted(self.env.preferences.comparisons, self._inputs))
         return Comparisons.concatenate(parts) if parts else None
 
     def _agreement(self, answers: Comparisons) -> float:
@@ -328,6 +236,7 @@ class RewardLearning(Learner):
         with self.clock("reward_model"):
             a, b = self.env.sample_pairs(pool, rng, recent=config.recent_steps)
             chosen = self._choose(a, b, count, rng)
+        self.compared = count
         with self.clock("rater"):
             answers: Comparisons = self.env.compare(a.take(chosen), b.take(chosen))
         return answers
@@ -459,11 +368,3 @@ class RewardLearning(Learner):
         self.optimizer.load_state_dict(state["optimizer"])
         self.sessions, self.told = state["sessions"], dict(state["told"])
         self._restarted, self._unread = state["restarted"], state["unread"]
-
-
-def _in_their_place(changes: Mapping[str, Any], earnings: Earnings) -> dict[str, Any]:
-    """Single settings, with those of the earnings gathered in one."""
-    own = {one.name for one in fields(Earnings)}
-    earned = {name: value for name, value in changes.items() if name in own}
-    others = {name: value for name, value in changes.items() if name not in own}
-    return {**others, "earnings": replace(earnings, **earned)} if earned else others
