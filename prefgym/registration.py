@@ -53,6 +53,9 @@ ENVIRONMENTS: dict[str, EnvironmentSpec] = {
     one.id: one
     for one in (
         EnvironmentSpec("Condorcet", "prefgym_envs.condorcet", None, 1, 100, "game", batched=True),
+        EnvironmentSpec(
+            "Corridor", "prefgym_envs.corridor", None, 20, 100, "low-then-high", batched=True
+        ),
         EnvironmentSpec("Delivery", "prefgym_envs.delivery", 200, 3, 100, "regret", batched=True),
         EnvironmentSpec(
             "RandomMDP", "prefgym_envs.random_mdps", 200, 3, 100, "regret", batched=True

@@ -38,6 +38,8 @@ class Surroundings:
     text: bool = False
     single_step: bool = False
     """Whether an episode is one step, with nothing to observe."""
+    ends: tuple[float, float] | None = None
+    """The least and the largest first number of an observation, where an environment names them."""
 
 
 HEADINGS: Final[dict[tuple[str, int], Columns]] = {
@@ -99,6 +101,7 @@ where groups weigh them. Elsewhere factors count as they are."""
 HIERARCHIES: Final[dict[tuple[str, ...], str]] = {
     ("population_0", "population_1", "population_2"): "population_0,population_1,population_2",
     ("gas", "goal", "sheep", "coin", "roadblock", "mud"): "goal,-sheep,coin,-roadblock,-mud,-gas",
+    ("early_left", "late_right"): "early_left,late_right",
     ("angle2", "speed2", "torque2"): "-angle2,-speed2,-torque2",
     ("alive", "fallen", "cart_position2", "pole_angle2"): "alive,-pole_angle2,-cart_position2",
     ("goal", "action2", "height"): "goal,height,-action2",
@@ -160,7 +163,9 @@ def _history(rater: str, around: Surroundings, options: Mapping[str, Any]) -> di
             f"The rater {rater!r} compares the first half of a segment with its second half, and "
             f"an episode of {around.name} is a single step; choose another rater."
         )
-    return {}
+    if around.ends is None or {"of", "low", "high"} & options.keys():
+        return {}
+    return dict(zip(("low", "high"), around.ends, strict=True))
 
 
 def _factors(rater: str, around: Surroundings, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from prefgym.responses import ResponseStore
 from prefgym.segments import Segments
 from prefgym.store import EpisodeStore
 from prefgym.vector import ReplayableVectorEnv
-from prefgym.wrappers.personal import PERSON
+from prefgym.wrappers.personal import PERSON, Personal
 
 GAME, GROUPS = "game", "groups"
 """Raters that the environment itself defines."""
@@ -88,7 +88,9 @@ def chosen_rater(
     if rater == PANEL:
         asked = given.pop("member", None) or PANEL_MEMBER
         given["member"] = chosen_rater(env, asked, value_source, given.pop("member_kwargs", None))
-    values = value_source or _own_values(env)
+    personal = _personal(env)
+    values = value_source if personal is None else personal.values_of(value_source)
+    values = _own_values(env) if values is None else values
     if "regret" in (rater, given.get("of")) and values is None:
         raise ValueError(
             f"The rater 'regret' needs a value source, and {env} does not solve itself; pass"
@@ -98,11 +100,18 @@ def chosen_rater(
 
 
 def surroundings(env: Any) -> Surroundings:
-    """What raters by name can look at in an environment, single or vectorised."""
+    """What raters by name can look at in an environment, single or vectorised.
+
+    Where episodes are played for somebody: in the task itself, so that raters look at the same
+    things whoever is served.
+    """
+    personal = _personal(env)
     seen, acted = (
         getattr(env, f"single_{space}", getattr(env, space))
         for space in ("observation_space", "action_space")
     )
+    if personal is not None:
+        seen = personal.env.observation_space
     layout = find_attribute(env, "layout")
     vector = isinstance(seen, spaces.Box) and layout is None
     return Surroundings(
@@ -115,7 +124,13 @@ def surroundings(env: Any) -> Surroundings:
         choices=int(acted.n) if isinstance(acted, spaces.Discrete) else 0,
         text=layout is not None,
         single_step=isinstance(seen, spaces.Discrete) and int(seen.n) == 1,
+        ends=find_attribute(env, "ends"),
     )
+
+
+def _personal(env: Any) -> Personal | None:
+    """The layer that plays episodes for somebody, where there is one."""
+    return next((layer for layer in _layers(env) if isinstance(layer, Personal)), None)
 
 
 def _first_choices(preference: Callable[..., Any], a: Segments, b: Segments) -> Any:
