@@ -1,5 +1,6 @@
 """Raters by name in every environment: each of them looks at something there, and is emitted."""
 
+import pickle
 from functools import cache
 from typing import Any
 
@@ -11,7 +12,7 @@ from prefgym.raters import RATERS
 from prefgym.raters.features import Columns, FactorSums, Walk
 from prefgym.registration import ENVIRONMENTS
 from prefgym.segments import Segments
-from prefgym.wrappers import PreferenceEnv
+from prefgym.wrappers import PreferenceEnv, PreferenceVectorEnv
 from prefgym.wrappers.inner import chosen_rater, find_attribute
 
 IDS = [one.id for one in ENVIRONMENTS.values() if not one.needs]
@@ -225,3 +226,47 @@ def test_ants_are_told_apart_by_where_they_went() -> None:
     gone = Columns((0, 1), "change")(one)
     summed = Columns((15, 16), "sum", 0.05)(one)
     assert np.corrcoef(gone.ravel(), summed.ravel())[0, 1] > 0.9
+
+
+# --- episodes played for somebody ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("env_id", [one for one in IDS if ".text_" not in ENVIRONMENTS[one].module])
+def test_raters_look_at_the_same_things_whoever_is_served(env_id: str) -> None:
+    """Whatever flags stand behind an observation: answers are those about the task itself."""
+    if not isinstance(met(env_id)[0].observation_space, gym.spaces.Box):
+        with pytest.raises(ValueError, match="can only stand beside a Box"):
+            gym.make(env_id, personal=2)
+        return
+    served: Any = gym.make(env_id, rater="random", query_every=None, personal=2)
+    act(served, 400)
+    pairs = served.get_wrapper_attr("sample_pairs")(60, np.random.default_rng(0))
+    plain = [one.replace(observations=one.observations[:, :, :-2]) for one in pairs]
+    layers = [asked(served)]
+    if not ENVIRONMENTS[env_id].batched:
+        layers.append(asked(gym.make_vec(env_id, num_envs=2, personal=2)))
+    for name in (one for one in RATERS if possible(env_id, one)):
+        for env in layers:
+            told = chosen_rater(env, name, None, {}).probability(*pairs)
+            np.testing.assert_array_equal(told, chosen(env_id, name).probability(*plain), name)
+
+
+def asked(env: Any) -> Any:
+    """What the preference layer looks at."""
+    while not isinstance(env, PreferenceEnv | PreferenceVectorEnv):
+        env = env.env
+    return env.env
+
+
+@pytest.mark.parametrize("form", ["stochastic", "deterministic"])
+def test_values_of_the_task_serve_whoever_is_served(form: str) -> None:
+    """Its own, and those that are given: what they are asked about are the task's observations."""
+    served: Any = gym.make("prefgym/Pendulum-v0", rater="random", query_every=None, personal=3)
+    act(served, 400)
+    a, b = served.get_wrapper_attr("sample_pairs")(30, np.random.default_rng(0))
+    plain = [one.replace(observations=one.observations[:, :, :-3]) for one in (a, b)]
+    wanted = chosen("prefgym/Pendulum-v0", "regret", form=form).probability(*plain)
+    known = find_attribute(met("prefgym/Pendulum-v0")[0], "advantages")
+    for given in (None, known):
+        rater = chosen_rater(asked(served), "regret", given, {"form": form})
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(rater)).probability(a, b), wanted)

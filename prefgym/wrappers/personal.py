@@ -1,5 +1,7 @@
 """Episodes that are played for somebody: who it is stands in every observation."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -52,15 +54,27 @@ class Personal(gym.Wrapper[np.ndarray, Any, np.ndarray, Any]):
     @property
     def advantages(self) -> Any:
         """Those of the task, which does not care for whom it is done; None where unknown."""
-        if not self.env.has_wrapper_attr("advantages"):
+        return self.values_of(self._of_task("advantages"))
+
+    @property
+    def state_values(self) -> Any:
+        """Values of states, as :attr:`advantages`; None where unknown."""
+        known = self._of_task("state_values")
+        return None if known is None else _WithoutPerson(known, self.people, self._shape)
+
+    def values_of(self, source: Any) -> Any:
+        """A value source of the task, for observations as they are shown here.
+
+        Args:
+            source: asked about observations of the task; None stays None.
+        """
+        if source is None:
             return None
-        values = self.env.get_wrapper_attr("advantages")
-        if values is None:
-            return None
-        shape = self.env.observation_space.shape or ()
-        return lambda seen, acted: values(
-            np.asarray(seen)[:, : -self.people].reshape(-1, *shape), acted
-        )
+        known = getattr(source, "state_values", None)
+        if known is None:
+            return _WithoutPerson(source, self.people, self._shape)
+        values = _WithoutPerson(known, self.people, self._shape)
+        return _ValuesWithoutPerson(source, self.people, self._shape, values)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -88,7 +102,36 @@ class Personal(gym.Wrapper[np.ndarray, Any, np.ndarray, Any]):
         factors = {**info.get("factors", {}), PERSON: float(self.person)}
         return self._shown(observation), reward, terminated, truncated, {**info, "factors": factors}
 
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """Of an observation of the task."""
+        return self.env.observation_space.shape or ()
+
+    def _of_task(self, name: str) -> Any:
+        return self.env.get_wrapper_attr(name) if self.env.has_wrapper_attr(name) else None
+
     def _shown(self, observation: Any) -> np.ndarray:
         flags = np.arange(self.people) == self.person
         shown: np.ndarray = np.concatenate([np.ravel(observation), flags]).astype(self._kind)
         return shown
+
+
+@dataclass(frozen=True)
+class _WithoutPerson:
+    """A function of what the task itself shows, and of whatever else it is given."""
+
+    function: Callable[..., np.ndarray]
+    people: int
+    shape: tuple[int, ...]
+
+    def __call__(self, observations: np.ndarray, *others: np.ndarray) -> np.ndarray:
+        """What the function says of observations that end in one flag per person."""
+        seen = np.asarray(observations)[:, : -self.people]
+        return self.function(seen.reshape(len(seen), *self.shape), *others)
+
+
+@dataclass(frozen=True)
+class _ValuesWithoutPerson(_WithoutPerson):
+    """A value source that knows the values of states too."""
+
+    state_values: Callable[[np.ndarray], np.ndarray]
