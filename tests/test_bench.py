@@ -14,18 +14,23 @@ from rich.console import Console
 
 from prefgym.losses import hinge, logistic, ties
 from prefgym.metrics import accuracy, sigmoid
+from prefgym.models.presets import MODELS
 from prefgym_agents import commands
-from prefgym_agents.bench import cells, command, data, report, running, scores
+from prefgym_agents.bench import cells, command, data, policies, report, running, scores
 from prefgym_agents.bench.cells import SCORES, Row
 from prefgym_agents.bench.fitting import expected_label, fitted
 from prefgym_agents.bench.policies import led_to
 from prefgym_agents.bench.suite import FULL, QUICK, TASKS, Cell, Size, Suite, Task, selected
+from prefgym_agents.reward_learning import RewardLearning
 
 SIZE = Size(
     train_pairs=300, test_pairs=200, members=1, hidden=(8,), gradient_steps=8, batch_pairs=100,
     options=4, pools=2, best_of=16,
 )  # fmt: skip
-LEARNING = Size(members=1, gradient_steps=150)
+SHORT = Task(
+    "prefgym/Pendulum-v0", "learn", 10, lanes=10, steps=1_000, policy_steps=2_500,
+    policy_labels=40, reference=-119.0,
+)  # fmt: skip
 
 
 def small(
@@ -346,14 +351,31 @@ def test_other_domains_give_rows_too(name: str, rater: str) -> None:
     assert (row["true_return"] is None) == (name == "pendulum")  # which would have to be learned
 
 
-def test_a_policy_that_has_to_be_learned_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_policy_that_has_to_be_learned_is() -> None:
     suite = small(("pendulum",), ("partial-return",), ("pal",))
-    short = Task("prefgym/Pendulum-v0", "learn", 10, lanes=10, steps=1_000, policy_steps=2_500,
-                 policy_labels=40, reference=-119.0)  # fmt: skip
-    suite = replace(suite, tasks={"pendulum": short})
+    suite = replace(suite, tasks={"pendulum": SHORT})
     rows = [cells.run(suite.cells()[0], suite) for _ in range(2)]
     assert rows[0] == rows[1]
     assert -2.0 < number(rows[0], "true_return") < 1.5
+
+
+@pytest.mark.parametrize("name", ["ties", "my_bench_parts:preset"])
+def test_a_learned_policy_keeps_the_loss_of_its_model(
+    own_module: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+
+    class Asked(RewardLearning):
+        def learn(self, *_: object, **__: object) -> "Asked":
+            told.append(self.loss)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(policies, "RewardLearning", Asked)
+    suite = small(("pendulum",), ("ties",), (name,))
+    suite = replace(suite, tasks={"pendulum": SHORT})
+    with pytest.raises(KeyboardInterrupt):
+        cells.run(suite.cells()[0], suite)
+    assert told == [MODELS["ties"].loss]
 
 
 # --- a user's own --------------------------------------------------------------------------------

@@ -58,6 +58,23 @@ def test_every_model_trains_a_policy(name: str, make: Any) -> None:
     assert np.isfinite(learner.told["reward_model/loss"])
 
 
+def test_a_model_of_ones_own_is_fitted_with_the_loss_that_comes_with_it() -> None:
+    fast = {**FAST, "sessions": 1}
+
+    def worth(**asked: Any) -> np.ndarray:
+        learner = RewardLearning(control("oracle"), **asked, **fast)
+        learner.learn(128)
+        return learner.rewards(learner.env.preferences.comparisons.a)
+
+    named = RewardLearning(control("oracle"), model="ties", **fast)
+    made, plain = (named._reward_model() for _ in range(2))
+    known = worth(model="ties")
+    assert np.array_equal(worth(model=made, loss=MODELS["ties"].loss), known)
+    assert not np.allclose(worth(model=plain), known)
+    with pytest.raises(ValueError, match=r"label_noise=0\.1 would replace the loss"):
+        RewardLearning(control(), loss=MODELS["ties"].loss, label_noise=0.1, **FAST)
+
+
 @pytest.mark.parametrize("make", [control, text])
 def test_the_worst_served_can_be_served(make: Any) -> None:
     learner = RewardLearning(make(), model="maxmin", population=2, serve="worst", **FAST)

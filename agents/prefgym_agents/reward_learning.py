@@ -37,7 +37,7 @@ import torch
 from prefgym import queries, rewards
 from prefgym.comparisons import Comparisons, PreferenceDataset
 from prefgym.curation.by_name import curator
-from prefgym.losses import PairLoss, lapsing
+from prefgym.losses import PairLoss, lapsing, logistic
 from prefgym.metrics import accuracy, pearson
 from prefgym.models.combined_features import feature_reward_model, with_factors
 from prefgym.models.fit import adam, fit
@@ -65,6 +65,8 @@ class RewardLearning(Learner):
         data: comparisons to learn from beside those that are asked; with ``labels=0`` instead.
         model: a reward model of your own, or the name of a published one; by default the backend
             makes an ensemble as the settings say.
+        loss: what the reward model is fitted with (``prefgym.losses``); by default that of the
+            published model which the settings name, so say it with a model of your own.
         tensorboard_log: folder for TensorBoard.
         verbose: 1 prints tables.
         **changes: single settings that differ from ``config``.
@@ -81,6 +83,7 @@ class RewardLearning(Learner):
         *,
         data: PreferenceDataset | Comparisons | None = None,
         model: PointwiseModel | str | None = None,
+        loss: PairLoss | None = None,
         tensorboard_log: str | Path | None = None,
         verbose: int = 0,
         **changes: Any,
@@ -95,6 +98,7 @@ class RewardLearning(Learner):
         if isinstance(model, str):
             changes["model"], model = model, None
         self.config = replace(config, **changes)
+        self.loss = self._loss(loss)
         self.store = self.env.store
         self._inputs = self._factors_read()
         self.data = given(self.env, data, self._inputs)
@@ -274,7 +278,7 @@ class RewardLearning(Learner):
             np.random.default_rng((config.seed, self.sessions, 1)),
             epochs=epochs,
             batch_pairs=config.batch_pairs,
-            loss=self._loss(),
+            loss=self.loss,
             stop_accuracy=1.0 if curate else config.stop_accuracy,
             curate=curate,
         )
@@ -284,11 +288,17 @@ class RewardLearning(Learner):
         self.earned.refitted()
         return {f"reward_model/{name}": value for name, value in told.items()} | self._truth()
 
-    def _loss(self) -> PairLoss:
-        """The published model's own, or one that allows for thoughtless answers."""
-        if self.config.label_noise:
-            return partial(lapsing, lapses=self.config.label_noise)
-        return MODELS[self.config.model].loss
+    def _loss(self, own: PairLoss | None) -> PairLoss:
+        """What was given, the published model's own, or one that allows for thoughtless answers."""
+        noise = self.config.label_noise
+        if noise and own not in (None, logistic):
+            raise ValueError(
+                f"label_noise={noise} would replace the loss that was given; set label_noise=0, or"
+                " give none."
+            )
+        if noise:
+            return partial(lapsing, lapses=noise)
+        return MODELS[self.config.model].loss if own is None else own
 
     def _seen(self, segments: Segments) -> Segments:
         """Segments of the store, as long as those compared; the newest where it has none yet."""

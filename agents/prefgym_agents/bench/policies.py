@@ -226,6 +226,7 @@ def _learned(cell: Cell, task: Task, played: Played, answered: Answered, size: S
     learner = RewardLearning(
         make_backend(env, task.env, seed=cell.seed),
         model=made_model(own, played, answered, size, cell.seed),
+        loss=own.preset.loss,
         labels=task.policy_labels,
         seed=cell.seed,
     )
