@@ -33,7 +33,7 @@ def make(task: str, render_mode: str | None = None, **kwargs: Any) -> Preference
     spec, ours, theirs = _sorted_arguments(task, kwargs)
     check_length(ours["segment_steps"], spec.id, spec.max_episode_steps)
     people = theirs.pop("personal", None)
-    env = _personal(_raw(spec, render_mode, theirs), people)
+    env = _named(_personal(_raw(spec, render_mode, theirs), people), spec)
     return PreferenceEnv(env, **_fitting(env, ours, kwargs))
 
 
@@ -80,7 +80,13 @@ def make_vector(
             * num_envs,
             mode,
         )
-    return PreferenceVectorEnv(inner, **_fitting(inner, ours, kwargs))
+    return PreferenceVectorEnv(_named(inner, spec), **_fitting(inner, ours, kwargs))
+
+
+def _named(env: Any, spec: EnvironmentSpec) -> Any:
+    """Messages shall name the id, which Gymnasium tells an environment only when all is made."""
+    env.unwrapped.prefgym_id = spec.id
+    return env
 
 
 def _limited(env: gym.Env[Any, Any], limit: int | None) -> gym.Env[Any, Any]:

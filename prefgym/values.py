@@ -17,16 +17,16 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from prefgym import critic_files
 from prefgym.names import lookup
 from prefgym.raters.scores import ValueSource
 
 __all__ = ["Critic", "ExactTable", "Layer", "ValueSource"]
 
-_FORMAT: Final = "prefgym-critic-1"
 _ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "elu": nn.functional.elu,
     "gelu": nn.functional.gelu,
@@ -238,7 +238,11 @@ class Critic:
             for part in Layer._fields
         }
         bounds = {"low": torch.as_tensor(self.low), "high": torch.as_tensor(self.high)}
-        header = {"format": _FORMAT, "activation": self.activation, "about": dict(self.about)}
+        header = {
+            "format": critic_files.FORMAT,
+            "activation": self.activation,
+            "about": dict(self.about),
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(path.name + ".part")
         save_file(tensors | bounds, unfinished, metadata={"prefgym": json.dumps(header)})
@@ -251,29 +255,16 @@ class Critic:
         Raises:
             ValueError: there is no such file, it is damaged, or it holds something else.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get("prefgym", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except FileNotFoundError:
-            raise ValueError(f"Critic.load: there is no file {path}.") from None
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"Critic.load: {path} cannot be read ({error}); it is damaged or no safetensors "
-                "file, so export the critic again."
-            ) from error
-        if header.get("format") != _FORMAT:
-            raise ValueError(
-                f"Critic.load: {path} holds {header.get('format', 'no critic')}, and this version "
-                f"of prefgym reads {_FORMAT}; export the critic again."
-            )
+        told = critic_files.header(path)
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return cls(
             _restored("critics", tensors),
             _restored("actor", tensors),
             tensors["low"].numpy(),
             tensors["high"].numpy(),
-            header["activation"],
-            about=header.get("about", {}),
+            told.activation,
+            about=told.about,
         )
 
     def _flat(self, what: str, values: np.ndarray, count: int, size: int) -> Float[Tensor, " n k"]:

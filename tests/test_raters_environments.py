@@ -165,6 +165,12 @@ def test_what_an_environment_cannot_show_is_said_in_a_sentence() -> None:
         PreferenceEnv(bare, "experts", rater_kwargs={"of": "cyclic"})
     with pytest.raises(ValueError, match=r"needs a value source, and Elsewhere does not solve"):
         PreferenceEnv(bare, "experts", rater_kwargs={"of": "regret"})
+    for make in (gym.make, gym.make_vec):
+        with pytest.raises(ValueError, match="by `prefgym oracle train --env prefgym/Ant-v0 --out"):
+            make("prefgym/Ant-v0", rater="regret")
+        for name in ("game", "groups"):
+            with pytest.raises(ValueError, match=f"'{name}' is for .* prefgym/CartPole-v0 "):
+                make("prefgym/CartPole-v0", rater=name)
     with pytest.raises(ValueError, match=r"V\(s\) too, and .* no state_values"):
         gym.make("prefgym/TextSort-v0", rater="regret", rater_kwargs={"form": "deterministic"})
 

@@ -12,6 +12,9 @@ import pytest
 
 import prefgym  # noqa: F401
 from benchmarks.claims.pendulum_values import interpolated, seen, solved
+from prefgym.__main__ import main
+from prefgym.comparisons import PreferenceDataset
+from prefgym.critic_files import as_value_source
 from prefgym.values import Critic
 from prefgym_agents import commands, critics
 from prefgym_envs import control, locomotion, trained_critics
@@ -144,10 +147,12 @@ def test_raters_of_regret_need_nothing_else(name: str) -> None:
 
 
 def test_torch_is_loaded_when_a_value_is_asked_for_and_not_before() -> None:
+    path = trained_critics.FOLDER / "Pendulum.safetensors"
     code = (
         "import sys, numpy, prefgym, gymnasium as gym\n"
         "env = gym.make('prefgym/Pendulum-v0', rater='regret')\n"
         "env.reset(seed=0)\n"
+        f"gym.make('prefgym/Pendulum-v0', rater='regret', value_source={str(path)!r})\n"
         "assert 'torch' not in sys.modules\n"
         "env.get_wrapper_attr('advantages')(numpy.zeros((1, 3)), numpy.zeros((1, 1)))\n"
         "assert 'torch' in sys.modules"
@@ -169,8 +174,9 @@ def test_other_physics_or_rewards_have_no_critic(
     assert raw(name, **harmless).advantages == trained_critics.TrainedValues(name)
     for env in (raw(name, **changed), pickle.loads(pickle.dumps(raw(name, **changed)))):
         assert env.advantages is None
-    with pytest.raises(ValueError, match="'regret' needs a value source"):
-        gym.make(f"prefgym/{name}-v0", rater="regret", **changed)
+    for make in (gym.make, gym.make_vec):
+        with pytest.raises(ValueError, match=f"/{name}-v0 knows .* its default arguments only; gi"):
+            make(f"prefgym/{name}-v0", rater="regret", **changed)
 
 
 # --- training -----------------------------------------------------------------------------------
@@ -211,6 +217,54 @@ def test_the_command_writes_a_critic_that_loads(
     assert f"return is {about['mean_return']}" in told.replace("\n", " ")
     with pytest.raises(ValueError, match="is there already; choose another file"):
         commands.oracle([*words, "--out", str(out)])
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_critic_made_in_the_shell_judges_a_run_of_the_shell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the path of its file alone, for people too; and its answers are the critic's own."""
+    made, run = tmp_path / "critic.safetensors", tmp_path / "run"
+    env = ["--env", "prefgym/Reacher-v0"]
+    train = ["oracle", "train", *env, "--steps", "32", "--hidden", "8", "--out", str(made)]
+    assert main([*train, "--quiet"]) == 0
+    reward_learning = [
+        *("train", "reward-learning", *env, "--rater", "regret", "--labels", "12", "--envs", "4"),
+        *("--steps", "1200", "--learner.sessions", "2", "--learner.epochs", "2", "--quiet"),
+        *("--env-args", "value_source", str(made), "personal", "2", "--out", str(run)),
+    ]
+    assert main(reward_learning) == 0, capsys.readouterr().err
+    answers = PreferenceDataset.open(run / "preferences")
+    assert answers.meaning == "regret"
+    a, b = answers.comparisons.a, answers.comparisons.b
+    known = Critic.load(made)
+    sums = [
+        known(one.observations[..., :-2].reshape(-1, 10), one.actions.reshape(-1, 2))
+        .reshape(one.mask.shape)
+        .sum(1)
+        for one in (a, b)
+    ]
+    np.testing.assert_array_equal(answers.comparisons.label > 0.5, sums[0] > sums[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("Reacher", "Pendulum", "of prefgym/Pendulum-v0, for observations of 3 .* give the critic"),
+        ("Delivery", "Pendulum", "prefgym/Delivery-v0 shows or takes something else"),
+        ("Pendulum", "Nobody", "There is no file .*Nobody.safetensors .* `prefgym oracle train"),
+        ("Pendulum", "README", "cannot be read as a critic"),
+    ],
+)
+def test_what_cannot_be_a_value_source_is_refused_at_once(
+    name: str, given: str, message: str
+) -> None:
+    path = trained_critics.FOLDER / f"{given}{'.md' if given == 'README' else '.safetensors'}"
+    for make in (gym.make, gym.make_vec):
+        with pytest.raises(ValueError, match=message):
+            make(f"prefgym/{name}-v0", rater="regret", value_source=path)
+    with pytest.raises(ValueError, match="value_source is 3; give a function of observations and"):
+        as_value_source(3)
 
 
 @pytest.mark.parametrize(

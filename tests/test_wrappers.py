@@ -470,7 +470,7 @@ def test_arguments_that_make_no_sense_are_refused_in_a_sentence(
 
 
 def test_regret_without_values_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match=r"needs a value source, .* pass value_source="):
+    with pytest.raises(ValueError, match=r"needs a value source, .* give value_source="):
         users(rater="regret")
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from os import PathLike
 from typing import Any
 
 import gymnasium as gym
@@ -11,10 +12,12 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 
+from prefgym.critic_files import CriticFile, as_value_source
 from prefgym.names import lookup
 from prefgym.raters import RATERS, ProbabilityRater, Rater, make_rater, populations
 from prefgym.raters.defaults import Surroundings, default_options
 from prefgym.raters.scores import ValueSource
+from prefgym.registration import ENVIRONMENTS
 from prefgym.responses import ResponseStore
 from prefgym.segments import Segments
 from prefgym.store import EpisodeStore
@@ -46,6 +49,15 @@ def _layers(env: Any) -> Iterator[Any]:
         layer = _inner(layer)
 
 
+def name_of(env: Any) -> str:
+    """What an environment is called in messages: its id where it has one, else its class."""
+    told = find_attribute(env, "prefgym_id")
+    if told is not None:
+        return str(told)
+    spec = next((layer.spec for layer in _layers(env) if layer.spec is not None), None)
+    return type(list(_layers(env))[-1]).__name__ if spec is None else str(spec.id)
+
+
 def _inner(layer: Any) -> Any:
     if isinstance(layer, ReplayableVectorEnv | SyncVectorEnv):
         return layer.envs[0]
@@ -55,7 +67,7 @@ def _inner(layer: Any) -> Any:
 def chosen_rater(
     env: Any,
     rater: str | Rater | Callable[..., Any],
-    value_source: Callable[..., Any] | None,
+    value_source: Callable[..., Any] | str | PathLike[str] | None,
     options: Mapping[str, Any] | None,
 ) -> Rater:
     """The rater that is meant, looking at what this environment shows.
@@ -69,8 +81,8 @@ def chosen_rater(
         if preference is None:
             raise ValueError(
                 f"The rater {GAME!r} is for environments that define a preference of their own"
-                f" (prefgym/Condorcet-v0, prefgym/TextCycle-v0); {env} does not. Choose another"
-                " rater."
+                f" (prefgym/Condorcet-v0, prefgym/TextCycle-v0), and {name_of(env)} defines none;"
+                " choose another rater."
             )
         return ProbabilityRater(partial(_first_choices, preference), **{"meaning": GAME, **given})
     if rater == GROUPS:
@@ -78,7 +90,7 @@ def chosen_rater(
         if tastes is None:
             raise ValueError(
                 f"The rater {GROUPS!r} is for environments that name groups of raters"
-                f" (prefgym/TextStyle-v0); {env} does not. Choose another rater."
+                f" (prefgym/TextStyle-v0), and {name_of(env)} names none; choose another rater."
             )
         shares = find_attribute(env, "group_shares")
         return populations.groups(tastes, **{"shares": shares, **given})
@@ -88,14 +100,9 @@ def chosen_rater(
     if rater == PANEL:
         asked = given.pop("member", None) or PANEL_MEMBER
         given["member"] = chosen_rater(env, asked, value_source, given.pop("member_kwargs", None))
-    personal = _personal(env)
-    values = value_source if personal is None else personal.values_of(value_source)
-    values = _own_values(env) if values is None else values
+    values = _values(env, value_source)
     if "regret" in (rater, given.get("of")) and values is None:
-        raise ValueError(
-            f"The rater 'regret' needs a value source, and {env} does not solve itself; pass"
-            " value_source= (for example a prefgym.values.Critic), or choose another rater."
-        )
+        raise ValueError(_without_values(env))
     return make_rater(rater, values, **given)
 
 
@@ -115,7 +122,7 @@ def surroundings(env: Any) -> Surroundings:
     layout = find_attribute(env, "layout")
     vector = isinstance(seen, spaces.Box) and layout is None
     return Surroundings(
-        name=str(env),
+        name=name_of(env),
         classes=tuple(
             one.__name__.removesuffix("Env") for layer in _layers(env) for one in type(layer).mro()
         ),
@@ -153,8 +160,41 @@ def fitting_store(
     return EpisodeStore(observation_space, action_space, lanes, rows, names)
 
 
+def _values(env: Any, given: Callable[..., Any] | str | PathLike[str] | None) -> Any:
+    """The value source that was given, asked about what the task shows; else the task's own."""
+    source, personal = as_value_source(given), _personal(env)
+    if source is None:
+        return _own_values(env)
+    if isinstance(source, CriticFile):
+        source.check(name_of(env), surroundings(env).columns, _action_size(env))
+    return source if personal is None else personal.values_of(source)
+
+
+def _without_values(env: Any) -> str:
+    """Why nobody can judge by regret in an environment, and what can be done about it."""
+    name, changed = name_of(env), any(hasattr(layer, "advantages") for layer in _layers(env))
+    why = "knows advantages with its default arguments only" if changed else "does not solve itself"
+    trained = name in ENVIRONMENTS and _action_size(env) > 0 and not changed
+    source = (
+        f"train a critic by `prefgym oracle train --env {name} --out FILE` and give"
+        " value_source=FILE"
+        if trained
+        else "give value_source= a function of observations and actions"
+    )
+    return (
+        f"The rater 'regret' needs a value source, and {name} {why}; {source}, or choose another"
+        " rater."
+    )
+
+
+def _action_size(env: Any) -> int:
+    """Numbers in an action; 0 where actions are not continuous."""
+    acted = getattr(env, "single_action_space", env.action_space)
+    return math.prod(acted.shape) if isinstance(acted, spaces.Box) else 0
+
+
 def _own_values(env: Any) -> ValueSource | None:
-    """The exact advantages, and values of states, of environments that solve themselves."""
+    """The advantages, and values of states, that an environment knows."""
     advantages = find_attribute(env, "advantages")
     values = find_attribute(env, "state_values")
     if advantages is None or values is None:
@@ -183,7 +223,7 @@ def limit(env: Any) -> tuple[str, int | None]:
     """The id of an environment, and after how many steps its episodes end, where that is known."""
     spec = env.spec
     if spec is None:
-        return str(env), None
+        return name_of(env), None
     return spec.id, spec.kwargs.get("max_episode_steps", spec.max_episode_steps)
 
 

@@ -33,8 +33,8 @@ class Personal(gym.Wrapper[np.ndarray, Any, np.ndarray, Any]):
         seen = env.observation_space
         if not isinstance(seen, spaces.Box):
             raise ValueError(
-                f"personal={people}: {env} shows {seen}, and who is served can only stand beside a"
-                " Box; choose a control task."
+                f"personal={people}: {type(env.unwrapped).__name__} shows {seen}, and who is served"
+                " can only stand beside a Box; choose a control task."
             )
         if people < 2:
             raise ValueError(f"personal={people}: wanted 2 people or more.")

@@ -1,6 +1,7 @@
 """One environment that hides its reward and emits preferences about its segments."""
 
 from collections.abc import Callable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ class PreferenceEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         recent: compare only segments of about the newest so many steps; None means all.
         capacity: steps that are remembered.
         directory: keep the answers on disk here, crash-safe; None keeps them in memory.
-        value_source: advantages for raters that read regret; taken from the environment where it
-            solves itself exactly.
+        value_source: advantages for raters that read regret: a function of observations and
+            actions, or the file of a trained critic; by default those that the environment knows.
 
     ``step`` returns reward 0.0. ``env.get_wrapper_attr`` reaches ``preferences`` (the answers),
     ``store`` (the steps) and ``compare(a, b)`` (ask now, within the budget).
@@ -56,7 +57,7 @@ class PreferenceEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         recent: int | None = None,
         capacity: int = CAPACITY,
         directory: str | Path | None = None,
-        value_source: Callable[..., Any] | None = None,
+        value_source: Callable[..., Any] | str | PathLike[str] | None = None,
     ) -> None:
         RecordConstructorArgs.__init__(
             self,

@@ -1,6 +1,7 @@
 """A vector environment that hides its reward and emits preferences about its segments."""
 
 from collections.abc import Callable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         recent: int | None = None,
         capacity: int = CAPACITY,
         directory: str | Path | None = None,
-        value_source: Callable[..., Any] | None = None,
+        value_source: Callable[..., Any] | str | PathLike[str] | None = None,
     ) -> None:
         super().__init__(env)
         check_length(segment_steps, *limit(env))
