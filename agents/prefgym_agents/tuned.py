@@ -16,6 +16,16 @@ _MUJOCO_PPO: dict[str, Any] = {
     "normalise_observations": True,
 }
 
+_TRAFFIC_PPO: dict[str, Any] = {
+    "n_steps": 128,
+    "batch_size": 256,
+    "n_epochs": 5,
+    "learning_rate": 1e-3,
+    "gae_lambda": 0.9,
+    "gamma": 0.9,
+    "normalise_observations": True,
+}
+
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "PPO": {
         "default": {"n_steps": 256, "batch_size": 64, "n_epochs": 10},
@@ -33,6 +43,8 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
             f"prefgym/{name}-v0": _MUJOCO_PPO
             for name in ("Reacher", "HalfCheetah", "Walker2d", "Ant")
         },
+        "prefgym/Traffic-v0": _TRAFFIC_PPO,
+        "prefgym/TrafficGrid-v0": _TRAFFIC_PPO,
         "prefgym/Hopper-v0": {
             **_MUJOCO_PPO,
             "n_steps": 256,

@@ -116,13 +116,14 @@ class TrafficEnv(gym.Env[np.ndarray, Any]):
     there, and cross it, at most 2 in a step of 4 s, while their light is green. All drive straight
     on. In the grid of two by two intersections, whoever crosses one stop line may have another
     ahead; a road between two of them holds 40 vehicles, and while it is full nobody enters it. A
-    change of a light costs one step in which all its sides are red. Each episode has one of four
-    patterns of demand, which the lights are not told.
+    change of a light costs one step in which all its sides are red. A green lasts 2 steps at least
+    and 15 at most (8 s and 60 s): a light keeps to that whatever it is told. Each episode has one
+    of four patterns of demand, which the lights are not told.
 
     ## Action space
     ``Discrete(2)`` for one light, ``MultiDiscrete([2, 2, 2, 2])`` for four, numbered row by row
-    from the north west: 0 gives (or leaves) green to north and south, 1 to east and west. Four
-    choices rather than one of 16, so that a policy has a distribution for each light.
+    from the north west: 0 asks for green for north and south, 1 for east and west. Four choices
+    rather than one of 16, so that a policy has a distribution for each light.
 
     ## Observation space
     ``Box(0, 1, (14 · lights,), float32)``; for each light, the sides in the order north, south,
@@ -134,7 +135,7 @@ class TrafficEnv(gym.Env[np.ndarray, Any]):
     | 4 to 7 | vehicles driving towards the stop line | 20 vehicles |
     | 8 to 11 | mean time that those in the queue have stood there | 120 s |
     | 12 | phase: 0 north and south, 1 east and west | |
-    | 13 | for how long it has been green | 30 steps (120 s) |
+    | 13 | for how long it has been green, 0 during a change | 15 steps (60 s) |
 
     ## True reward
     r = −(4 s / 60 s) · vehicles: minus the minutes that vehicles spend in the network, all vehicles
@@ -237,8 +238,8 @@ class TrafficEnv(gym.Env[np.ndarray, Any]):
         """
         self._check_begun()
         assert self._stream is not None
-        arrays = {name: one[0].copy() for name, one in self.traffic.arrays().items()}
-        return {**arrays, "stream": self._stream[0].copy().view(np.int64)}
+        arrays = {name: np.array(one[0]) for name, one in self.traffic.arrays().items()}
+        return {**arrays, "stream": np.array(self._stream[0]).view(np.int64)}
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Go back to what :meth:`get_state` returned."""

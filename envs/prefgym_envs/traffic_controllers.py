@@ -12,8 +12,13 @@ from jaxtyping import Float, Int
 
 from prefgym_envs import traffic_sensors
 from prefgym_envs.lanes import check_count
-from prefgym_envs.traffic_roads import Network, network
-from prefgym_envs.traffic_sensors import GREEN_SEEN, Seen
+from prefgym_envs.traffic_roads import (
+    LEAST_GREEN_STEPS,
+    MOST_GREEN_STEPS,
+    Network,
+    network,
+)
+from prefgym_envs.traffic_sensors import Seen
 
 
 class FixedTime:
@@ -24,17 +29,17 @@ class FixedTime:
             change itself takes a step more.
 
     Raises:
-        ValueError: a green is no whole number from 1 to 30, the longest that lights can see.
+        ValueError: a green is no whole number, or shorter or longer than the lights allow.
     """
 
     def __init__(self, green_steps: int | Sequence[int] = 10) -> None:
         both = green_steps if isinstance(green_steps, Sequence) else (green_steps, green_steps)
         for one in both:
             check_count("green_steps", one)
-        if len(both) != 2 or max(both) > GREEN_SEEN:
+        if len(both) != 2 or not all(LEAST_GREEN_STEPS <= one <= MOST_GREEN_STEPS for one in both):
             raise ValueError(
                 f"green_steps is {green_steps!r}; give one length of green for both phases or two,"
-                f" at most {GREEN_SEEN} steps each."
+                f" each from {LEAST_GREEN_STEPS} to {MOST_GREEN_STEPS} steps."
             )
         self.green_steps = tuple(both)
 
@@ -120,4 +125,4 @@ def _acted(observation: Any, phases: Any) -> np.ndarray:
     chosen: np.ndarray = phases(traffic_sensors.read(batch))
     if chosen.shape[1] == 1:
         chosen = chosen[:, 0]
-    return chosen if given.ndim != 1 else chosen[0]
+    return chosen if given.ndim != 1 else np.asarray(chosen[0])

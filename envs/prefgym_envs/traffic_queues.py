@@ -12,7 +12,9 @@ from jaxtyping import Bool, Float, Int
 
 from prefgym_envs.traffic_roads import (
     ENTRY_CAPACITY,
+    LEAST_GREEN_STEPS,
     MOST_ARRIVALS,
+    MOST_GREEN_STEPS,
     SATURATION,
     STEP_SECONDS,
     TRAVEL_STEPS,
@@ -88,17 +90,19 @@ class Traffic:
 
     def advance(
         self,
-        phase: Int[np.ndarray, " lanes intersections"],
+        wanted: Int[np.ndarray, " lanes intersections"],
         arrivals: Int[np.ndarray, " lanes entries"],
     ) -> Flows:
         """Four seconds pass: lights, then those who reach a stop line, then those who cross it.
 
         Args:
-            phase: wanted at every light. A light that changes is red on all sides for this step.
+            wanted: the phase asked for at every light. It changes if it may, or if it must; a
+                light that changes is red on all sides for this step.
             arrivals: vehicles that come from outside.
         """
-        switched = phase != self.phase
-        self.phase = phase.copy()
+        may = (wanted != self.phase) & (self.green_steps >= LEAST_GREEN_STEPS)
+        switched = may | (self.green_steps >= MOST_GREEN_STEPS)
+        self.phase = np.where(switched, 1 - self.phase, self.phase)
         self.green_steps = np.where(switched, 0, self.green_steps + 1)
         occupied = self.queue + self.driving.sum(-1)
         self._join()

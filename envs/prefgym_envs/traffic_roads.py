@@ -19,6 +19,8 @@ STEP_SECONDS = 4
 """Length of a step, s; also the time that a change of lights takes (3 s amber, 1 s all red)."""
 SATURATION = 2
 """Vehicles that cross a green stop line in a step at most: 1800 vehicles per hour."""
+LEAST_GREEN_STEPS, MOST_GREEN_STEPS = 2, 15
+"""Steps for which a phase is green: 8 s at least, whatever is asked for, and 60 s at most."""
 TRAVEL_STEPS = 5
 """Steps from entering a road to its stop line: 20 s for 300 m at 15 m/s."""
 LINK_CAPACITY = 40

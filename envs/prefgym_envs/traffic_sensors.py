@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from prefgym_envs.traffic_queues import Traffic
-from prefgym_envs.traffic_roads import STEP_SECONDS
+from prefgym_envs.traffic_roads import MOST_GREEN_STEPS, STEP_SECONDS
 
 QUEUE_SEEN = 40
 """Vehicles; longer queues look like this one."""
@@ -18,8 +18,6 @@ DRIVING_SEEN = 20
 """Vehicles; more of them on their way look like so many."""
 WAITING_SEEN = 120
 """s; longer mean waiting times look like this one."""
-GREEN_SEEN = 30
-"""Steps; longer greens look like this one."""
 NUMBERS = 14
 """Of each light: queues, vehicles driving, waiting times (four of each), phase, length of green."""
 
@@ -55,7 +53,7 @@ def observe(traffic: Traffic) -> Float[np.ndarray, " lanes numbers"]:
             traffic.driving.sum(-1).reshape(by_side) / DRIVING_SEEN,
             waiting.reshape(by_side) / WAITING_SEEN,
             traffic.phase[..., None],
-            traffic.green_steps[..., None] / GREEN_SEEN,
+            traffic.green_steps[..., None] / MOST_GREEN_STEPS,
         ],
         axis=-1,
     )
@@ -84,5 +82,5 @@ def read(observations: np.ndarray) -> Seen:
         driving=of_light[..., 4:8] * DRIVING_SEEN,
         waiting=of_light[..., 8:12] * WAITING_SEEN,
         phase=of_light[..., 12].astype(np.int64),
-        green_steps=np.rint(of_light[..., 13] * GREEN_SEEN).astype(np.int64),
+        green_steps=np.rint(of_light[..., 13] * MOST_GREEN_STEPS).astype(np.int64),
     )
