@@ -171,8 +171,6 @@ def test_what_an_environment_cannot_show_is_said_in_a_sentence() -> None:
         for name in ("game", "groups"):
             with pytest.raises(ValueError, match=f"'{name}' is for .* prefgym/CartPole-v0 "):
                 make("prefgym/CartPole-v0", rater=name)
-    with pytest.raises(ValueError, match=r"V\(s\) too, and .* no state_values"):
-        gym.make("prefgym/TextSort-v0", rater="regret", rater_kwargs={"form": "deterministic"})
 
 
 def test_options_replace_what_a_name_looks_at() -> None:
@@ -214,6 +212,43 @@ def test_both_forms_of_regret_come_from_an_environment_that_solves_itself() -> N
     assert stochastic.std() > 5.0
     agree = both[0].probability(a, b) == both[1].probability(a, b)
     assert agree.mean() > 0.9
+
+
+@pytest.mark.parametrize("env_id", [one for one in IDS if ".text_" in ENVIRONMENTS[one].module])
+def test_text_is_deterministic_so_both_forms_of_regret_are_one(env_id: str) -> None:
+    """Nothing is discounted: the advantages of a response telescope to its return and its ends."""
+    env, a, _ = met(env_id)
+    for segments in (a, a.take(slice(0, 1)), a.take(slice(0, 0))):
+        sums, ends = (
+            chosen(env_id, "regret", form=one).statistic(segments)
+            for one in ("stochastic", "deterministic")
+        )
+        np.testing.assert_allclose(ends, sums, rtol=0, atol=1e-9)
+    lanes: Any = gym.make_vec(
+        env_id, num_envs=4, rater="regret", rater_kwargs={"form": "deterministic"}, query_every=3
+    )
+    assert len(act_in_lanes(lanes, 30)) > 5
+
+    values = find_attribute(env, "advantages")
+    seen, _ = env.reset(seed=0)
+    over = False
+    while not over:  # the same law for observations as they are shown
+        token = env.action_space.sample()
+        after, _, over, cut, info = env.step(token)
+        over = over or cut
+        before, behind = values.state_values(np.array([seen, after]))
+        advantage = values(seen[None], np.array([token]))[0]
+        assert advantage == pytest.approx(info["true_reward"] + behind - before, abs=1e-9)
+        seen = after
+    assert behind == 0.0
+
+
+def act_in_lanes(env: Any, steps: int) -> list[dict[str, Any]]:
+    """Random steps of all lanes; the preferences that they emitted."""
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    told = (env.step(env.action_space.sample())[-1] for _ in range(steps))
+    return [info["preference"] for info in told if "preference" in info]
 
 
 def test_ants_are_told_apart_by_where_they_went() -> None:

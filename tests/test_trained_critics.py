@@ -15,6 +15,7 @@ from benchmarks.claims.pendulum_values import interpolated, seen, solved
 from prefgym.__main__ import main
 from prefgym.comparisons import PreferenceDataset
 from prefgym.critic_files import as_value_source
+from prefgym.raters import make_rater
 from prefgym.values import Critic
 from prefgym_agents import commands, critics
 from prefgym_envs import control, locomotion, trained_critics
@@ -141,6 +142,8 @@ def test_raters_of_regret_need_nothing_else(name: str) -> None:
     ]
     assert asked.meaning == "regret"
     np.testing.assert_array_equal(asked.label > 0.5, sums[0] > sums[1])
+    alone: Any = make_rater("regret", trained_critics.FOLDER / f"{name}.safetensors")
+    np.testing.assert_allclose(alone.statistic(asked.a), sums[0])
     single = gym.make(f"prefgym/{name}-v0", rater="regret", query_every=20)
     single.reset(seed=0)
     assert pickle.dumps(single.get_wrapper_attr("elicitor").rater).__len__() < 10_000

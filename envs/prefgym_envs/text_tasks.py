@@ -282,17 +282,20 @@ class TextAdvantages:
         Raises:
             ValueError: an observation is none of this task's, or a token does not exist.
         """
-        layout = self.task.layout
-        layout.check_tokens(actions)
-        prompts, responses, lengths = layout.split(observations.astype(np.int64))
-        layout.check_tokens(responses)
-        real = np.arange(layout.response_tokens) < lengths[:, None]
-        ended = (real & (responses == layout.codec.eos)).any(1)
-        ended |= lengths >= layout.response_tokens
-        states = self.task.states(self.task.contexts_of(prompts), responses)
-        time = np.minimum(lengths, layout.response_tokens - 1)
-        state = np.take_along_axis(states, time[:, None], 1)[:, 0]
+        self.task.layout.check_tokens(actions)
+        time, state, ended = self._reached(observations)
         return np.where(ended, 0.0, self._of(time, state, actions))
+
+    def state_values(
+        self, observations: Num[np.ndarray, " batch width"]
+    ) -> Float[np.ndarray, " batch"]:
+        """V* of what is written so far: the best reward to come; 0 where the response had ended.
+
+        Raises:
+            ValueError: an observation is none of this task's.
+        """
+        time, state, ended = self._reached(observations)
+        return np.where(ended, 0.0, self.task.values[time, state])
 
     def of_segments(self, segments: Segments) -> Float[np.ndarray, " batch steps"]:
         """A* of every token of whole responses, 0 at padding.
@@ -300,6 +303,35 @@ class TextAdvantages:
         Raises:
             ValueError: the segments belong to other prompts, or hold more tokens than a response.
         """
+        tokens, states = self._walked(segments)
+        known = self._of(np.arange(tokens.shape[1]), states, tokens)
+        return _over_steps(known, segments)
+
+    def values_of_segments(self, segments: Segments) -> Float[np.ndarray, " batch steps"]:
+        """V* before every token of whole responses, 0 at padding.
+
+        Raises:
+            ValueError: as :meth:`of_segments`.
+        """
+        tokens, states = self._walked(segments)
+        return _over_steps(self.task.values[np.arange(tokens.shape[1]), states], segments)
+
+    def _reached(
+        self, observations: Num[np.ndarray, " batch width"]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tokens written, the state after them, and whether the response had ended."""
+        layout = self.task.layout
+        prompts, responses, lengths = layout.split(observations.astype(np.int64))
+        layout.check_tokens(responses)
+        real = np.arange(layout.response_tokens) < lengths[:, None]
+        ended = (real & (responses == layout.codec.eos)).any(1)
+        ended |= lengths >= layout.response_tokens
+        states = self.task.states(self.task.contexts_of(prompts), responses)
+        time = np.minimum(lengths, layout.response_tokens - 1)
+        return time, np.take_along_axis(states, time[:, None], 1)[:, 0], ended
+
+    def _walked(self, segments: Segments) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens, zero at padding, and the states before them; as far as a response goes."""
         plain, layout = segments.numpy(), self.task.layout
         contexts = self._contexts(plain)
         width = min(plain.steps, layout.response_tokens)
@@ -310,11 +342,7 @@ class TextAdvantages:
             )
         tokens = np.where(plain.mask, plain.actions, 0)[:, :width].astype(np.int64)
         layout.check_tokens(tokens)
-        states = self.task.states(contexts, tokens)[:, :-1]
-        found = np.zeros(plain.mask.shape)
-        known = self._of(np.arange(width), states, tokens)
-        found[:, :width] = np.where(plain.mask[:, :width], known, 0.0)
-        return found
+        return tokens, self.task.states(contexts, tokens)[:, :-1]
 
     def _of(self, time: np.ndarray, state: np.ndarray, actions: np.ndarray) -> np.ndarray:
         values, task = self.task.values, self.task
@@ -333,6 +361,17 @@ class TextAdvantages:
                 " task; was it made with other arguments, or another seed?"
             )
         return contexts
+
+
+def _over_steps(
+    known: Float[np.ndarray, " batch width"], segments: Segments
+) -> Float[np.ndarray, " batch steps"]:
+    """Numbers of the first tokens, and zeros at padding and behind them."""
+    mask = segments.numpy().mask
+    found = np.zeros(mask.shape)
+    width = known.shape[1]
+    found[:, :width] = np.where(mask[:, :width], known, 0.0)
+    return found
 
 
 def distinct_prompts(

@@ -5,8 +5,10 @@ from dataclasses import fields
 from functools import partial
 from inspect import Parameter, signature
 from math import inf, pi
+from os import PathLike
 from typing import Any, Final
 
+from prefgym.critic_files import as_value_source
 from prefgym.names import lookup
 from prefgym.raters.features import Kind, Plane, Sectors, as_plane
 from prefgym.raters.hierarchies import HierarchyRater
@@ -25,14 +27,17 @@ PanelMember = str | Rater | Callable[..., Any]
 
 
 def make_rater(
-    rater: str | Callable[..., Any], value_source: ValueSource | None = None, **options: Any
+    rater: str | Callable[..., Any],
+    value_source: ValueSource | str | PathLike[str] | None = None,
+    **options: Any,
 ) -> Rater:
     """The rater that is meant.
 
     Args:
         rater: a name in ``RATERS``; a Rater, which is returned as it is; or a function of a user's
             own, (a, b) -> P(a ≻ b) or (a, b, rng) -> Labels.
-        value_source: asked for advantages by "regret", where the segments do not hold them.
+        value_source: asked for advantages by "regret", where the segments do not hold them; or
+            the file of a trained critic.
         options: what the function in ``RATERS`` takes, and for most of them the fields of
             :class:`ScriptedRater`, which replace what the name stands for.
 
@@ -40,9 +45,9 @@ def make_rater(
         ValueError: no rater has that name or that option, or the function's arguments do not fit.
     """
     if isinstance(rater, str):
-        factory = lookup(rater, RATERS, "rater")
+        factory, source = lookup(rater, RATERS, "rater"), as_value_source(value_source)
         _check_options(rater, factory, options)
-        return factory(value_source, **{name: _counted(name, options[name]) for name in options})
+        return factory(source, **{name: _counted(name, options[name]) for name in options})
     made: Rater = rater if isinstance(rater, Rater) else own_rater(rater)
     if options:
         raise ValueError(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from prefgym.names import lookup
 from prefgym.segments import Segments
@@ -66,6 +66,15 @@ class StateValueSource(Protocol):
         ...
 
 
+@runtime_checkable
+class SegmentStateValueSource(SegmentValueSource, Protocol):
+    """A value source that reads whole segments, and knows the values of their states too."""
+
+    def values_of_segments(self, segments: Segments) -> Float[np.ndarray, " batch steps"]:
+        """V(s_t) before every step; what stands at padded ones is never read."""
+        ...
+
+
 @dataclass(frozen=True)
 class StepSum:
     """The weighted sum of a score over the real steps of a segment.
@@ -93,15 +102,7 @@ class StepSum:
         Raises:
             ValueError: the segments lack what the score reads, or it is NaN or infinite somewhere.
         """
-        sums = self._sums(segments.numpy())
-        finite = np.isfinite(sums)
-        if not finite.all():
-            raise ValueError(
-                f"Rater: {_described(self.step_scores)} of segment {int(np.argmin(finite))} are "
-                "NaN or infinite, and such a segment cannot be compared; look for the step at "
-                "which the environment (or its value source) went wrong."
-            )
-        return sums
+        return _finite(_described(self.step_scores), self._sums(segments.numpy()))
 
     def _sums(self, segments: Segments) -> Float[np.ndarray, " batch"]:
         scores = self.step_scores(segments)
@@ -233,40 +234,44 @@ class DeterministicRegret:
     Source: Knox et al. (2022), arXiv:2206.02231, equation for deterministic transitions.
     """
 
-    value_source: StateValueSource
+    value_source: StateValueSource | SegmentStateValueSource
 
     def __call__(self, segments: Segments) -> Float[np.ndarray, " batch"]:
         """One sum per segment, in units of return; 0 for a segment without steps.
 
         Raises:
-            ValueError: the segments hold no rewards or no observations, or a value is not finite.
+            ValueError: the segments hold no rewards, or no observations where the value source
+                reads these, or a value is not finite.
         """
         plain = segments.numpy()
-        if plain.observations is None:
-            raise ValueError(
-                "Rater: regret in its deterministic form reads the first and the last observation, "
-                "and these segments hold none; choose form='stochastic', the sum of advantages."
-            )
         real = np.flatnonzero(plain.lengths > 0)
-        last = plain.lengths[real] - 1
         on_the_way = np.arange(plain.steps) < plain.lengths[:, None] - 1
         sums = np.where(on_the_way, step_rewards(plain), 0.0).sum(1)
-        ends = plain.observations[real, last]
-        states = np.concatenate([plain.observations[real, 0], ends])
-        before, after = np.split(
-            _checked("V(s)", self.value_source.state_values(states), states), 2
+        before, after, last = self._ends(plain, real, plain.lengths[real] - 1)
+        sums[real] += after - before + last
+        return _finite("the rewards and the values", sums)
+
+    def _ends(
+        self, segments: Segments, real: Int[np.ndarray, " real"], last: Int[np.ndarray, " real"]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """V of the first and of the last state, and A of the last step, of some segments."""
+        source = self.value_source
+        if segments.observations is not None and isinstance(source, StateValueSource):
+            ends = segments.observations[real, last]
+            states = np.concatenate([segments.observations[real, 0], ends])
+            values = _checked("V(s)", source.state_values(states), states)
+            before, after = np.split(values, 2)
+            known = source(ends, segments.actions[real, last])
+            return before, after, _checked("A(s, a)", known, ends)
+        if isinstance(source, SegmentStateValueSource):
+            values, advantages = source.values_of_segments(segments), source.of_segments(segments)
+            values = _per_step("values", values, segments.mask)
+            advantages = _per_step("advantages", advantages, segments.mask)
+            return values[real, 0], values[real, last], advantages[real, last]
+        raise ValueError(
+            "Rater: regret in its deterministic form reads the first and the last observation, "
+            "and these segments hold none; choose form='stochastic', the sum of advantages."
         )
-        known = self.value_source(ends, plain.actions[real, last])
-        sums[real] += after - before + _checked("A(s, a)", known, ends)
-        finite = np.isfinite(sums)
-        if not finite.all():
-            raise ValueError(
-                f"Rater: the regret of segment {int(np.argmin(finite))} is NaN or infinite, and "
-                "such a segment cannot be compared; look for the step at which the environment "
-                "(or its value source) went wrong."
-            )
-        regrets: np.ndarray = sums
-        return regrets
 
 
 def regret(
@@ -288,7 +293,7 @@ def regret(
     lookup(form, dict.fromkeys(_FORMS), "form of regret")
     if form == "stochastic":
         return StepSum(StepAdvantages(value_source))
-    if not isinstance(value_source, StateValueSource):
+    if not isinstance(value_source, StateValueSource | SegmentStateValueSource):
         came = "none came" if value_source is None else f"{value_source!r} has no state_values()"
         raise ValueError(
             "Rater: regret in its deterministic form needs a value source that knows V(s) too, and"
@@ -309,6 +314,17 @@ def _checked(what: str, values: np.ndarray, asked: np.ndarray) -> Float[np.ndarr
             f" {len(asked)} steps; it must return one number each, shape ({len(asked)},)."
         )
     return known
+
+
+def _finite(what: str, sums: Float[np.ndarray, " batch"]) -> Float[np.ndarray, " batch"]:
+    wrong = ~np.isfinite(sums)
+    if wrong.any():
+        raise ValueError(
+            f"Rater: {what} of segment {int(np.argmax(wrong))} are NaN or infinite, and such a "
+            "segment cannot be compared; look for the step at which the environment (or its value "
+            "source) went wrong."
+        )
+    return sums
 
 
 def _per_step(
