@@ -132,8 +132,7 @@ def fit(
     """Descend the mean loss of the comparisons, each weighted by its ``weight``.
 
     Every member walks through the pairs in an order of its own. On a CPU the result depends on the
-    arguments' state only: model, optimizer and ``rng`` saved and restored continue to the same bits
-    (between calls; with ``bootstrap`` each call draws anew).
+    arguments' state only: saved and restored between calls they continue to the same bits.
 
     Args:
         model: fitted in place.
@@ -146,9 +145,8 @@ def fit(
         stop_accuracy: an epoch above this accuracy is the last; 1 never stops early.
         validation_share: share of the pairs to hold out, in [0, 1). Chosen by position, so that a
             pair once held out stays so while a data set grows.
-        bootstrap: each member sees as many pairs, drawn with replacement, as there are.
-        curate: looks over the labels before each pass (``prefgym.curation``); costs a pass without
-            gradient.
+        bootstrap: each member sees as many pairs, drawn anew with replacement, as there are.
+        curate: looks over the labels before each pass (``prefgym.curation``).
 
     Returns:
         The metrics of the last epoch, as listed at the top of the file.
@@ -160,31 +158,68 @@ def fit(
     _check(comparisons, epochs, batch_pairs, validation_share)
     held = _held_out(len(comparisons), validation_share)
     table = _Table.of(model, comparisons.take(~held))
-    pairs = len(table.label)
-    bags = np.tile(np.arange(pairs), (model.members, 1))
-    if bootstrap:
-        bags = rng.integers(pairs, size=bags.shape)
+    once = np.tile(np.arange(len(table.label)), (model.members, 1))
+    bags = rng.integers(once.shape[1], size=once.shape) if bootstrap else once
+    steps = _Steps(optimizer, loss, batch_pairs, curate)
+    metrics = _epochs(model, table, bags, rng, steps, epochs, stop_accuracy)
+    if held.any():
+        metrics |= _validation(model, _Table.of(model, comparisons.take(held)), loss)
+    return metrics
+
+
+class _Steps(NamedTuple):
+    """How a fit descends."""
+
+    optimizer: torch.optim.Optimizer
+    loss: PairLoss
+    batch_pairs: int
+    curate: Curator | None
+
+
+def _epochs(
+    model: PreferenceModel,
+    table: "_Table",
+    bags: np.ndarray,
+    rng: np.random.Generator,
+    steps: _Steps,
+    most: int,
+    stop_accuracy: float,
+) -> dict[str, float]:
+    """Passes over the pairs, each in a new order of ``bags [members, pairs]``; the last metrics."""
     if isinstance(model, Attentive):
         model.begin(table.pairs(_everything(table, 1)), table.label, rng)
     epoch, metrics = 0, {"accuracy": 0.0}
-    while epoch < epochs and metrics["accuracy"] <= stop_accuracy:
+    while epoch < most and metrics["accuracy"] <= stop_accuracy:
         epoch += 1
         order = torch.as_tensor(rng.permuted(bags, axis=1), device=model.device)
         if isinstance(model, Attentive) and model.reassesses:
             differences = _in_blocks(model, table, model.differences)
             model.reassess(differences, table.label, table.rater_id)
-        curated = Curated(table.label)
-        if curate is not None:
-            draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            with torch.no_grad():
-                margins = _in_blocks(model, table, model.margins)
-            curated = curate(epoch - 1, margins, table.label, draws)
-        metrics = _epoch(model, table, order, optimizer, loss, batch_pairs, curated)
-    steps = epoch * math.ceil(pairs / batch_pairs)
-    metrics |= {"epochs": float(epoch), "gradient_steps": float(steps), "pairs": float(pairs)}
-    if held.any():
-        metrics |= _validation(model, _Table.of(model, comparisons.take(held)), loss)
-    return metrics
+        curated = _curated(model, table, rng, steps.curate, epoch - 1)
+        metrics = _epoch(model, table, order, steps, curated)
+    pairs = len(table.label)
+    count = epoch * math.ceil(pairs / steps.batch_pairs)
+    return metrics | {
+        "epochs": float(epoch),
+        "gradient_steps": float(count),
+        "pairs": float(pairs),
+    }
+
+
+def _curated(
+    model: PreferenceModel,
+    table: "_Table",
+    rng: np.random.Generator,
+    curate: Curator | None,
+    epoch: int,
+) -> Curated:
+    """The labels for one pass, as given or as a curator makes them."""
+    if curate is None:
+        return Curated(table.label)
+    draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    with torch.no_grad():
+        margins = _in_blocks(model, table, model.margins)
+    return curate(epoch, margins, table.label, draws)
 
 
 class _Table(NamedTuple):
@@ -225,25 +260,19 @@ class _Table(NamedTuple):
 
 
 def _epoch(
-    model: PreferenceModel,
-    table: _Table,
-    order: Tensor,
-    optimizer: torch.optim.Optimizer,
-    loss: PairLoss,
-    batch_pairs: int,
-    curated: Curated,
+    model: PreferenceModel, table: _Table, order: Tensor, steps: _Steps, curated: Curated
 ) -> dict[str, float]:
     """One pass over the pairs; ``order [members, pairs]``."""
     label, weight = _ordered(curated.label, order), table.weight[order]
     weight, offset = weight * _ordered(curated.weight, order), _ordered(curated.offset, order)
     penalty = model.penalty if isinstance(model, Attentive) else float
     margins, total = torch.empty_like(label), 0.0
-    for batch in torch.arange(order.shape[1]).split(batch_pairs):
+    for batch in torch.arange(order.shape[1]).split(steps.batch_pairs):
         first, last = int(batch[0]), int(batch[-1]) + 1
-        optimizer.zero_grad(set_to_none=True)
+        steps.optimizer.zero_grad(set_to_none=True)
         for part in _blocks(model, table, first, last):
             margin = model.margins(table.pairs(order[:, part]))
-            each = loss(margin - offset[:, part], label[:, part]) * weight[:, part]
+            each = steps.loss(margin - offset[:, part], label[:, part]) * weight[:, part]
             share = (part.stop - part.start) / (last - first)
             objective = each.sum() / (last - first) + share * penalty()
             value = objective.item()
@@ -252,7 +281,7 @@ def _epoch(
             objective.backward()
             total += value * (last - first)
             margins[:, part] = margin.detach()
-        optimizer.step()
+        steps.optimizer.step()
     return {"loss": total / order.numel(), "accuracy": _accuracy(margins, label, weight)}
 
 

@@ -71,17 +71,7 @@ def adapt_router(
     Raises:
         ValueError: the model has no router, or there is nothing to adapt it to.
     """
-    gate = model.head.population if isinstance(model.head, PopulationHead) else None
-    if not isinstance(gate, ContextGate):
-        raise ValueError(
-            "adapt_router: the model has no router that reads a context; make it with"
-            " model_head('micro')."
-        )
-    if not comparisons.weight.sum() > 0.0:
-        raise ValueError(
-            f"adapt_router: the {len(comparisons)} comparisons have no weight in all; give at least"
-            " one with a weight above 0."
-        )
+    gate = _router(model, comparisons)
     differences = model.told_apart(comparisons.a, comparisons.b)
     context = model.begun(comparisons.a, comparisons.b)
     label = as_tensor(comparisons.label).to(differences)
@@ -99,3 +89,19 @@ def adapt_router(
         optimizer.step()
         told.append(float(entropy.detach().mean()))
     return told
+
+
+def _router(model: Ensemble, comparisons: Comparisons) -> ContextGate:
+    """The model's gate, if there is one and something to adapt it to."""
+    gate = model.head.population if isinstance(model.head, PopulationHead) else None
+    if not isinstance(gate, ContextGate):
+        raise ValueError(
+            "adapt_router: the model has no router that reads a context; make it with"
+            " model_head('micro')."
+        )
+    if not comparisons.weight.sum() > 0.0:
+        raise ValueError(
+            f"adapt_router: the {len(comparisons)} comparisons have no weight in all; give at least"
+            " one with a weight above 0."
+        )
+    return gate
