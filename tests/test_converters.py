@@ -511,6 +511,7 @@ def test_cpl_scores_compare_the_two_halves(rng: np.random.Generator) -> None:
         ({"reward_1": np.full((5, 4), np.inf)}, r"rewards_a is inf at \(0, 0\)"),
         ({"reward_1": None}, "rewards came for one side only"),
         ({"label": np.array(["a"] * 5)}, "label came as ndarray, wanted an array of numbers"),
+        ({"rater_id": np.full(5, 0.5)}, r"rater_id came as float64 of shape \(5,\) for 5 pairs"),
         ({"label": np.ones(4)}, r"label has shape \(4,\), wanted \(5,\)"),
     ],
 )
@@ -704,6 +705,44 @@ def test_convert_and_inspect(rng: np.random.Generator, tmp_path: Path) -> None:
         converters.convert(ours, tmp_path / "new", "delivery")
     with pytest.raises(ValueError, match="holds no preferences"):
         converters.inspect(tmp_path / "new")
+
+
+@pytest.mark.parametrize("format", converters.WRITERS)
+def test_who_answered_survives_every_format(
+    format: str, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """Written to a file and read again, through directories of ours on both sides."""
+    raters = np.array([7, 0, 7, 2, 3])
+    if format == "cpl":
+        comparisons = control(rng, ragged=False)
+    else:
+        rows = [GOOD | {"chosen": f"x{at}", "rejected": f"y{at}"} for at in range(5)]
+        comparisons = converters.from_trl(rows, meaning="human")
+    dataset = PreferenceDataset(tmp_path / "ours")
+    dataset.append(comparisons.replace(rater_id=raters))
+    dataset.close()
+    file = tmp_path / ("file.npz" if format == "cpl" else "file.jsonl")
+    converters.convert(tmp_path / "ours", file, format)
+    back = format if format in converters.READERS else "trl"
+    converters.convert(file, tmp_path / "back", back, meaning="human")
+    np.testing.assert_array_equal(
+        PreferenceDataset.open(tmp_path / "back").comparisons.rater_id, raters
+    )
+
+
+def test_who_answered_survives_arrays_and_imitation(rng: np.random.Generator) -> None:
+    comparisons = control(rng).replace(rater_id=np.array([7, 0, 7, 2, 3]))
+    given = converters.to_imitation(comparisons)
+    back = converters.from_imitation(given)
+    np.testing.assert_array_equal(back.rater_id, comparisons.rater_id)
+    unknown = {name: one for name, one in given.items() if name != "rater_id"}
+    assert set(converters.from_imitation(unknown).rater_id) == {0}
+
+    side = rng.normal(size=(5, 4, 3))
+    made = converters.from_arrays(side, side, side, side, np.ones(5), rater_id=[7, 0, 7, 2, 3])
+    np.testing.assert_array_equal(made.rater_id, comparisons.rater_id)
+    with pytest.raises(ValueError, match=r"one whole number for each, shape \(5,\)"):
+        converters.from_arrays(side, side, side, side, np.ones(5), rater_id=[7, 0])
 
 
 def test_an_empty_data_set_can_be_inspected(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def from_arrays(
     mask_a: Any = None,
     mask_b: Any = None,
     meaning: str = "unknown",
+    rater_id: Any = None,
 ) -> Comparisons:
     """Comparisons from arrays of pairs.
 
@@ -46,6 +47,7 @@ def from_arrays(
         mask_a: ``[B, T]`` true where a step is real; default: everywhere.
         mask_b: as ``mask_a``.
         meaning: what the labels mean.
+        rater_id: ``[B]`` whole numbers, who answered; all 0 by default.
 
     Returns:
         Comparisons numbered from 0; equal first observations get equal ``context_id``.
@@ -69,6 +71,7 @@ def from_arrays(
         b=second.replace(context_id=ids[1]),
         label=_finite("label", label),
         query_id=np.arange(len(first)),
+        rater_id=_raters(rater_id, len(first)),
         meaning=meaning,
     )
 
@@ -77,9 +80,9 @@ def from_cpl(source: Mapping[str, Any] | Path | str, meaning: str = "unknown") -
     """Comparisons from the arrays of contrastive preference learning (``jhejna/cpl``).
 
     Two forms: pairs (``obs_1, action_1, obs_2, action_2, label``, with ``label`` = P(second
-    preferred)), and scored segments (``obs, action, label``, where the segment ``i`` of the first
-    half is compared with segment ``i`` of the second, and the higher score wins; ½ for equal).
-    ``reward`` goes along where present.
+    preferred), and ``rater_id`` where :func:`to_cpl` wrote it), and scored segments (``obs, action,
+    label``, where the segment ``i`` of the first half is compared with segment ``i`` of the second,
+    and the higher score wins; ½ for equal). ``reward`` goes along where present.
 
     Args:
         source: a mapping of arrays, or an ``.npz`` file.
@@ -101,7 +104,7 @@ def from_cpl(source: Mapping[str, Any] | Path | str, meaning: str = "unknown") -
             )
             for side, number in (("a", 1), ("b", 2))
         }
-        return from_arrays(label=label, meaning=meaning, **sides)
+        return from_arrays(label=label, meaning=meaning, rater_id=data.get("rater_id"), **sides)
     arrays = _wanted(data, ("obs", "action", "label"), "from_cpl")
     half = len(arrays["action"]) // 2
     score = _finite("label", arrays["label"]).reshape(-1)
@@ -123,12 +126,17 @@ def from_cpl(source: Mapping[str, Any] | Path | str, meaning: str = "unknown") -
 def to_cpl(preferences: Comparisons | PreferenceDataset) -> dict[str, Any]:
     """Arrays for ``np.savez`` in the pair form of :func:`from_cpl`; ``label`` = P(second ≻ first).
 
+    Beside CPL's own arrays stands ``rater_id``, who answered each pair.
+
     Raises:
         ValueError: segments of different lengths (the format has no mask), or of text.
     """
     if isinstance(preferences, PreferenceDataset):
         preferences = preferences.comparisons
-    arrays: dict[str, Any] = {"label": 1.0 - preferences.label}
+    arrays: dict[str, Any] = {
+        "label": 1.0 - preferences.label,
+        "rater_id": preferences.rater_id,
+    }
     for number, side in ((1, preferences.a.numpy()), (2, preferences.b.numpy())):
         if side.observations is None or not side.mask.all():
             raise ValueError(
@@ -286,6 +294,20 @@ def _side(side: str, observations: Any, actions: Any, rewards: Any, mask: Any) -
         observations=_zeroed(seen, real),
         rewards=None if earned is None else _zeroed(earned.reshape(shape), real),
     )
+
+
+def _raters(rater_id: Any, pairs: int) -> np.ndarray:
+    """Who answered each pair, ``[pairs]``; nobody in particular is 0."""
+    if rater_id is None:
+        return np.zeros(pairs, np.int64)
+    raters = _finite("rater_id", rater_id)
+    whole = np.issubdtype(raters.dtype, np.integer) or (raters == np.floor(raters)).all()
+    if raters.shape != (pairs,) or not whole:
+        raise ValueError(
+            f"rater_id came as {raters.dtype} of shape {raters.shape} for {pairs} pairs; wanted one"
+            f" whole number for each, shape ({pairs},)."
+        )
+    return raters.astype(np.int64)
 
 
 def _zeroed(values: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -27,10 +27,12 @@ def from_imitation(source: Any, meaning: str = "unknown") -> Comparisons:
     """Comparisons from imitation's ``PreferenceDataset``, or from the file it was saved to.
 
     The last observation of a fragment, which no action answered to, is left out, and so are infos.
+    Who answered is read from ``rater_id`` where :func:`to_imitation` told it; imitation's own
+    object does not know.
 
     Args:
         source: an object or a mapping with ``fragments1``, ``fragments2`` and ``preferences``
-            (P(first preferred)), or the path of such a pickled object.
+            (P(first preferred)), and perhaps ``rater_id``; or the path of such a pickled object.
         meaning: what the labels mean. imitation's synthetic rater uses "partial-return", or with
             a discount "discounted-return".
 
@@ -58,7 +60,8 @@ def from_imitation(source: Any, meaning: str = "unknown") -> Comparisons:
         for column, name in enumerate(("observations", "actions", "rewards")):
             sides[f"{name}_{side}"] = _padded([row[column] for row in rows], steps, name)
         sides[f"mask_{side}"] = np.arange(steps) < np.array([len(row[1]) for row in rows])[:, None]
-    return from_arrays(label=preferences, meaning=meaning, **sides)
+    raters = (dataset if isinstance(dataset, Mapping) else vars(dataset)).get("rater_id")
+    return from_arrays(label=preferences, meaning=meaning, rater_id=raters, **sides)
 
 
 def to_imitation(preferences: Comparisons | PreferenceDataset) -> dict[str, Any]:
@@ -73,8 +76,9 @@ def to_imitation(preferences: Comparisons | PreferenceDataset) -> dict[str, Any]
         ]
         dataset.push(pairs, given["preferences"])
 
-    The observation after the last action was not stored; the last one stands in for it. Rewards
-    that are not known are NaN.
+    ``given["rater_id"]``, one number for each pair, is for you: imitation has no place for who
+    answered. The observation after the last action was not stored; the last one stands in for it.
+    Rewards that are not known are NaN.
 
     Raises:
         ValueError: segments of text, which have no observations.
@@ -85,6 +89,7 @@ def to_imitation(preferences: Comparisons | PreferenceDataset) -> dict[str, Any]
         "fragments1": _fragments(preferences.a.numpy()),
         "fragments2": _fragments(preferences.b.numpy()),
         "preferences": preferences.label.astype(np.float32),
+        "rater_id": preferences.rater_id,
     }
 
 
