@@ -150,9 +150,19 @@ def test_majorities_have_their_closed_form_and_cycle(weights: tuple[float, ...])
         assert table[kind, follower] > 0.5
 
 
+@pytest.mark.parametrize("weights", [(0.6, 0.2, 0.2), (0.5, 0.3, 0.2), (0.5, 0.5), (0.1, 0.9)])
+def test_majorities_that_do_not_cycle_say_so(weights: tuple[float, ...]) -> None:
+    kinds = len(weights)
+    with pytest.warns(UserWarning, match="does not go round in a circle; give three"):
+        population = rock_paper_scissors(Sectors(LAST, kinds), weights)
+    some = towards(*(2 * pi * (kind + 0.5) / kinds for kind in range(kinds)))
+    beats = pairwise(population.probability, some) > 0.5
+    assert np.trace(np.linalg.matrix_power(beats.astype(int), 3)) == 0
+
+
 def test_every_group_by_itself_is_transitive(rng: np.random.Generator) -> None:
     some = towards(*rng.uniform(-pi, pi, 12))
-    population = rock_paper_scissors(Sectors(LAST), (0.2, 0.3, 0.5))
+    population = rock_paper_scissors(Sectors(LAST), (0.2, 0.35, 0.45))
     for one in population.raters:
         beats = pairwise(one.probability, some) > 0.5
         assert np.trace(np.linalg.matrix_power(beats.astype(int), 3)) == 0

@@ -5,6 +5,7 @@ feedback", arXiv:2401.04056 (mixed populations; distance and sector, for an ant 
 plane).
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, pi
@@ -114,8 +115,8 @@ def rock_paper_scissors(
 
     Of n groups and n kinds, group g ranks kind g first, then g + 1, and so on round to g − 1. A
     larger share than ½ for each of 0 ≻ 1, 1 ≻ 2, ..., n − 1 ≻ 0 follows as long as every group is
-    smaller than ½: kind i beats kind i + 1 for all but group i + 1. ``probability`` is the exact
-    share.
+    smaller than ½: kind i beats kind i + 1 for all but group i + 1. A warning says where one
+    is not. ``probability`` is the exact share.
 
     Args:
         kind: which kind every segment is of, as :class:`~prefgym.raters.features.Sectors`.
@@ -126,6 +127,13 @@ def rock_paper_scissors(
     Source: the Condorcet mixes of Swamy et al. (2024), arXiv:2401.04056.
     """
     crowd = {name: options.pop(name) for name in ("rule", "people") if name in options}
+    if max(weights, default=0.0) >= 0.5:
+        warnings.warn(
+            f"rock_paper_scissors: the shares {', '.join(f'{one:.3g}' for one in weights)} hold one"
+            " of ½ or more, so that the majority does not go round in a circle; give three shares"
+            " or more, all below ½, if it shall.",
+            stacklevel=2,
+        )
     members = tuple(
         PairRater(
             PreferenceMatrix(ranking(group, len(weights)), kind),
