@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from prefgym.raters import RATERS
+from prefgym.raters import RATERS, Rater
 from prefgym.raters.features import Columns, FactorSums, Walk
 from prefgym.registration import ENVIRONMENTS
 from prefgym.segments import Segments
@@ -241,6 +241,17 @@ def test_text_is_deterministic_so_both_forms_of_regret_are_one(env_id: str) -> N
         assert advantage == pytest.approx(info["true_reward"] + behind - before, abs=1e-9)
         seen = after
     assert behind == 0.0
+
+
+@pytest.mark.parametrize("env_id", FAMILIES.values(), ids=list(FAMILIES))
+def test_the_chance_of_an_answer_can_be_asked_for_where_it_is_emitted(env_id: str) -> None:
+    _, a, b = met(env_id)
+    for make in (gym.make, gym.make_vec):
+        made: Any = make(env_id, rater="random")
+        rater = made.get_wrapper_attr("rater")
+        assert isinstance(rater, Rater)
+        assert set(rater.probability(a, b)) == {0.5}
+        assert len(made.get_wrapper_attr("preferences")) == 0
 
 
 def act_in_lanes(env: Any, steps: int) -> list[dict[str, Any]]:

@@ -42,7 +42,8 @@ class PreferenceEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             actions, or the file of a trained critic; by default those that the environment knows.
 
     ``step`` returns reward 0.0. ``env.get_wrapper_attr`` reaches ``preferences`` (the answers),
-    ``store`` (the steps) and ``compare(a, b)`` (ask now, within the budget).
+    ``store`` (the steps), ``rater`` (who answers) and ``compare(a, b)`` (ask now, within the
+    budget).
     """
 
     def __init__(
@@ -92,6 +93,11 @@ class PreferenceEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def preferences(self) -> PreferenceDataset:
         """Every comparison answered so far."""
         return self.elicitor.preferences
+
+    @property
+    def rater(self) -> Rater:
+        """Who answers: its ``probability(a, b)`` is the exact mean label, and costs no budget."""
+        return self.elicitor.rater
 
     @property
     def segment_steps(self) -> int:

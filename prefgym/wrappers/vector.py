@@ -69,6 +69,11 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         return self.elicitor.preferences
 
     @property
+    def rater(self) -> Rater:
+        """Who answers: its ``probability(a, b)`` is the exact mean label, and costs no budget."""
+        return self.elicitor.rater
+
+    @property
     def segment_steps(self) -> int:
         """Steps of each segment of an emitted pair."""
         return self.elicitor.schedule.segment_steps
