@@ -207,7 +207,7 @@ def test_equal_seeds_train_equal_critics(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.usefixtures("quick")
 def test_the_command_writes_a_critic_that_loads(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "critic.safetensors"
     words = ["train", "--env", "prefgym/Pendulum-v0", "--steps", "32", "--hidden", "8", "--quiet"]
@@ -220,6 +220,9 @@ def test_the_command_writes_a_critic_that_loads(
     assert f"return is {about['mean_return']}" in told.replace("\n", " ")
     with pytest.raises(ValueError, match="is there already; choose another file"):
         commands.oracle([*words, "--out", str(out)])
+    monkeypatch.chdir(tmp_path)
+    assert commands.oracle(words) == 0
+    assert Critic.load("runs/critics/Pendulum.safetensors").about["steps"] == 32
 
 
 @pytest.mark.usefixtures("quick")

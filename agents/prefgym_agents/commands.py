@@ -91,7 +91,7 @@ class CriticTraining:
     env: str
     """Id of an environment with continuous actions."""
     out: Path | None = None
-    """File of the critic (safetensors); by default the environment's name, in this folder."""
+    """File of the critic (safetensors); by default runs/critics/ENVIRONMENT.safetensors."""
     steps: int = 100_000
     """Environment steps."""
     seed: int = 0
@@ -222,7 +222,7 @@ def oracle(words: list[str]) -> int:
         raise ValueError("prefgym oracle needs a verb: train --env ID.")
     asked = tyro.cli(CriticTraining, args=words[1:], prog="prefgym oracle train")
     lookup(asked.env, ENVIRONMENTS, "environment")
-    out = asked.out or Path(f"{_task(asked.env)}.safetensors")
+    out = asked.out or Path("runs") / "critics" / f"{_task(asked.env)}.safetensors"
     if out.exists():
         raise ValueError(f"{out} is there already; choose another file with --out.")
     torch.set_num_threads(asked.threads)
