@@ -1,4 +1,4 @@
-"""An ensemble's vote finds the labels that are wrong, and says how strong a preference is.
+"""An ensemble's vote finds the labels that are wrong.
 
 Source: Wang et al. (2024), "Secrets of RLHF in large language models part II: reward modeling",
 arXiv:2401.06080, sec. 2: ten reward models are fitted to the same comparisons, and the mean μ of
@@ -11,10 +11,12 @@ fifth of the pairs with the lowest and with the highest μ. Then models are fitt
 what became of the labels; accuracies are on pairs without mistakes, of a single member. "Strength"
 is the correlation of the margin with the true difference of the two sides' returns.
 
-Controls: without mistakes, turning the lowest fifth round turns right labels of close pairs, and
-does harm; there the margin has nothing to add; and margins of other pairs add nothing anywhere.
+Control: without mistakes, turning the lowest fifth round turns right labels of close pairs, and
+does harm.
 
-What is not claimed. The voters themselves, stopped early, know most of what their vote adds
+What is not claimed. That the margin is what makes rewards tell how strong a preference is: with
+mistakes they do tell it better (``margin_gains_40``), but with the margins of *other* pairs they
+often do as well (``others_margin_gains_40``), so that it may be any offset that helps. The voters themselves, stopped early, know most of what their vote adds
 (``voters_40``, ``strength_voters_40``), so that against models that were stopped in time the gain
 is a small one. All scores are against the truth, because labels that a model has corrected agree
 with the model. Softening and dropping are only told (``softened_gains_40``). The paper's
@@ -47,15 +49,12 @@ from prefgym.models.reward_models import RewardModel
 
 KEY = "secrets2"
 CLAIM = (
-    "The pairs on whose labels an ensemble agrees least hold most of the wrong labels; turning "
-    "them round makes a better reward model, and the ensemble's margin one that tells how strong a "
-    "preference is."
+    "The pairs on whose labels an ensemble agrees least hold most of the wrong labels, and turning "
+    "them round makes a better reward model."
 )
 VOTERS, VOTERS_EPOCHS, MEMBERS = 10, 4, 3
 SHARE = 0.2
 """Of the pairs, the lowest and the highest."""
-
-
 TREATMENTS = ("plain", "flipped", "margin")
 ONCE = ("others_margin", "softened", "dropped")
 """What is only tried on the first data set."""
@@ -84,18 +83,16 @@ def run(seed: int, quick: bool) -> ClaimResult:
     bottom, top = np.mean([(one.bottom, one.top) for one in many], axis=0)
     flipped = gain([one.accuracy for one in many], "flipped")
     margin = gain([one.strength for one in many], "margin")
-    spoiled, added = gain([clean.accuracy], "flipped"), gain([clean.strength], "margin")
+    spoiled = gain([clean.accuracy], "flipped")
     rows = [
         Row("20 % wrong: share wrong in the lowest fifth", few.bottom, ">=", 0.7),
         Row("40 % wrong: share wrong in the lowest fifth", bottom, ">=", 0.8),
         Row("20 % wrong: share wrong in the highest fifth", few.top, "<=", 0.1),
         Row("40 % wrong: share wrong in the highest fifth", top, "<=", 0.1),
         Row("40 % wrong: accuracy gained by flipping", flipped, ">=", 0.05),
-        Row("40 % wrong: strength gained by the margin", margin, ">=", 0.05),
     ]
     controls = [
         Row("none wrong: accuracy gained by flipping", spoiled, "<=", -0.02),
-        Row("none wrong: strength gained by the margin", added, "<=", 0.01),
     ]
     figures = {"bottom_20": few.bottom, "bottom_40": bottom, "top_20": few.top, "top_40": top}
     for share, told in (("40", many), ("0", [clean])):
@@ -103,9 +100,9 @@ def run(seed: int, quick: bool) -> ClaimResult:
             figures[f"{name}_{share}"] = float(np.mean([one.accuracy[name] for one in told]))
             strong = float(np.mean([one.strength[name] for one in told]))
             figures[f"strength_{name}_{share}"] = strong
+    figures["margin_gains_40"] = margin
     if not quick:
-        others = gain([first.strength], "others_margin")
-        controls.append(Row("40 % wrong: the same by other pairs' margins", others, "<=", 0.02))
+        figures["others_margin_gains_40"] = gain([first.strength], "others_margin")
         figures |= {f"{name}_gains_40": gain([first.accuracy], name) for name in ONCE[1:]}
     return ClaimResult(KEY, CLAIM, seed, rows, controls, figures)
 
