@@ -16,11 +16,12 @@ does harm.
 
 What is not claimed. That the margin is what makes rewards tell how strong a preference is: with
 mistakes they do tell it better (``margin_gains_40``), but with the margins of *other* pairs they
-often do as well (``others_margin_gains_40``), so that it may be any offset that helps. The voters themselves, stopped early, know most of what their vote adds
-(``voters_40``, ``strength_voters_40``), so that against models that were stopped in time the gain
-is a small one. All scores are against the truth, because labels that a model has corrected agree
-with the model. Softening and dropping are only told (``softened_gains_40``). The paper's
-contrastive losses and MetaRM are not part of this claim.
+often do as well (``others_margin_gains_40``), so that it may be any offset that helps. The voters
+themselves, stopped early, know most of what their vote adds (``voters_40``,
+``strength_voters_40``), so that against models that were stopped in time the gain is a small one.
+All scores are against the truth, because labels that a model has corrected agree with the model.
+Softening and dropping are only told (``softened_gains_40``). The paper's contrastive losses and
+MetaRM are not part of this claim.
 """
 
 from collections.abc import Sequence
