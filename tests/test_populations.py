@@ -157,6 +157,17 @@ def test_general_preference_is_skew_symmetric_and_adds_up(rng: np.random.Generat
     torch.testing.assert_close(turned(turned(items)), -items)
 
 
+def test_a_normalised_score_is_bounded_and_learns_a_circle(rng: np.random.Generator) -> None:
+    a, b = drawn(rng, 600), drawn(rng, 600)
+    places = [(one.observations * one.mask[..., None]).sum(1) for one in (a, b)]
+    turned_by = places[0][:, 0] * places[1][:, 1] - places[0][:, 1] * places[1][:, 0]
+    label = (turned_by > 0).astype(np.float64)  # whoever is less than half a turn ahead
+    model = fitted("gpm-normalised", Comparisons(a, b, label, meaning="circle"), epochs=60)
+    logits = model.logits(a, b)
+    assert logits.abs().max() <= 10.0 + 1e-4
+    assert np.mean((logits.mean(0).numpy() > 0) == (label > 0.5)) > 0.85
+
+
 def test_two_numbers_with_a_one_are_bradley_terry() -> None:
     head = GeneralPreferenceHead(members=1, numbers=2)
     worth = torch.tensor([[0.3], [-1.2], [2.0]])
@@ -287,7 +298,7 @@ def test_answers_without_raters_are_refused(name: str, rng: np.random.Generator)
 
 def test_more_tastes_than_raters_are_refused() -> None:
     for kind in (Simplex, HardClusters):
-        with pytest.raises(ValueError, match="2 raters cannot tell 3 tastes apart"):
+        with pytest.raises(ValueError, match="2 raters cannot tell 3 tastes apart; make the model"):
             kind(1, 3, 2)
     with pytest.raises(ValueError, match="tastes is 0; wanted 1 or more"):
         TasteHead(0)
@@ -297,6 +308,39 @@ def test_more_tastes_than_raters_are_refused() -> None:
         GeneralPreferenceHead(1, 3)
     with pytest.raises(ValueError, match="preference model"):
         model_head("bradley")
+
+
+@pytest.mark.parametrize("name", ["maxmin", "pal", "pal-distance"])
+def test_more_tastes_than_raters_who_answered_are_refused(
+    name: str, rng: np.random.Generator
+) -> None:
+    few, fewer = judged(rng, raters=3), judged(rng, raters=2)
+    model = made(name, raters=4, tastes=3)
+    with pytest.raises(ValueError, match=r"3 tastes cannot be learned from the 2 raters"):
+        fit(model, fewer, adam(model), rng, epochs=1)
+    with pytest.warns(UserWarning, match=r"no answers of 1 of 4 raters \(3\)"):
+        fit(model, few, adam(model), rng, epochs=1)
+    model.await_raters()
+    with pytest.warns(UserWarning, match="3 tastes cannot be learned from the 2 raters"):
+        fit(model, fewer, adam(model), rng, epochs=1)
+
+
+def test_awaiting_raters_changes_no_fit(rng: np.random.Generator) -> None:
+    comparisons, models = judged(rng, each=4), [made("maxmin") for _ in range(2)]
+    models[1].await_raters()
+    for model in models:
+        fit(model, comparisons, adam(model), np.random.default_rng(0), epochs=2)
+    a, b = drawn(rng, 5), drawn(rng, 5)
+    assert torch.equal(models[0].logits(a, b), models[1].logits(a, b))
+
+
+def test_settings_that_a_model_would_ignore_are_refused() -> None:
+    for name in ("bt", "gpm", "vpl"):
+        with pytest.raises(ValueError, match=f"model='{name}' has no tastes to choose"):
+            model_head(name, tastes=5, raters=9)
+    for asked in ({"tastes": 0}, {"raters": 0}):
+        with pytest.raises(ValueError, match="is 0; wanted 1 or more"):
+            model_head("vpl", **asked)
 
 
 def test_who_cannot_be_inferred_is_said(rng: np.random.Generator) -> None:

@@ -258,6 +258,14 @@ class Ensemble(nn.Module):
 
     # -- who was asked -----------------------------------------------------------------------
 
+    def await_raters(self) -> None:
+        """From now on fits are to answers of whom a learner asked so far: others will answer, too.
+
+        That some did not yet is then a warning, not an error.
+        """
+        if isinstance(self.head, PopulationHead):
+            self.head.population.awaits_raters = True
+
     def begin(self, pairs: Pairs, label: Tensor, rng: np.random.Generator) -> None:
         """A fit begins to these pairs, ``[1, P]``: tell the population who said what."""
         if isinstance(self.head, PopulationHead):

@@ -1,7 +1,7 @@
 """The published preference models, by name: head × population × loss with their settings.
 
->>> sorted(MODELS)
-['bt', 'gate', 'gpm', 'maxmin', 'micro', 'mixture', 'pal', 'pal-distance', 'ties', 'vpl']
+>>> print(*sorted(MODELS))
+bt gate gpm gpm-normalised maxmin micro mixture pal pal-distance ties vpl
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from prefgym.models.heads import (
     IdealPointHead,
     ScalarHead,
     TasteHead,
+    at_least_one,
 )
 from prefgym.models.populations import (
     Amortised,
@@ -44,6 +45,11 @@ class Asked:
     tanh: bool = False
     """Hold every reward in (−1, 1)."""
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that can never be."""
+        for name in ("tastes", "raters"):
+            at_least_one("model_head", name, getattr(self, name))
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -55,8 +61,8 @@ class Preset:
     loss: PairLoss = logistic
     tells_raters_apart: bool = False
     """Whether it needs answers that say who gave them."""
-    pointwise: bool = True
-    """Whether P(a ≻ b) depends on the difference of what a and b are worth to somebody."""
+    has_tastes: bool = False
+    """Whether it tells K tastes apart that a user may choose."""
 
 
 def model_head(name: str, **asked: Any) -> HeadFactory:
@@ -67,17 +73,31 @@ def model_head(name: str, **asked: Any) -> HeadFactory:
         **asked: fields of :class:`Asked`.
 
     Raises:
-        ValueError: no model has that name; settings that cannot be.
+        ValueError: no model has that name; settings that cannot be, or that it would ignore.
     """
-    return lookup(name, MODELS, "preference model").head(Asked(**asked))
+    published, wanted = lookup(name, MODELS, "preference model"), Asked(**asked)
+    if not published.has_tastes and wanted.tastes != Asked.tastes:
+        raise ValueError(ignored_tastes(name, wanted.tastes))
+    return published.head(wanted)
+
+
+def ignored_tastes(name: str, tastes: int) -> str:
+    """What is said where a model without tastes is asked for so many."""
+    known = ", ".join(one for one, preset in MODELS.items() if preset.has_tastes)
+    return (
+        f"model={name!r} has no tastes to choose, and tastes={tastes} would be ignored; leave it"
+        f" out, or choose one of {known}."
+    )
 
 
 def _scalar(asked: Asked) -> HeadFactory:
     return lambda members, reads, generator: ScalarHead(asked.tanh)
 
 
-def _general(asked: Asked) -> HeadFactory:
-    return lambda members, reads, generator: GeneralPreferenceHead(members, 4)
+def _general(asked: Asked, normalise: bool = False, temperature: float = 1.0) -> HeadFactory:
+    return lambda members, reads, generator: GeneralPreferenceHead(
+        members, 4, normalise, temperature
+    )
 
 
 def _simplex(asked: Asked, distance: bool) -> HeadFactory:
@@ -121,27 +141,42 @@ def _gate(asked: Asked, mixture: bool, entropy: float) -> HeadFactory:
 MODELS: Final[dict[str, Preset]] = {
     "bt": Preset("Bradley and Terry (1952)", _scalar),
     "ties": Preset("Rao and Kupper (1967)", _scalar, partial(ties, threshold=5.0)),
-    "gpm": Preset("Zhang et al. (2025), arXiv:2410.02197", _general, pointwise=False),
+    "gpm": Preset("Zhang et al. (2025), arXiv:2410.02197", _general),
+    "gpm-normalised": Preset(
+        "Zhang et al. (2025), arXiv:2410.02197, with v of length 1 and τ = .1",
+        partial(_general, normalise=True, temperature=0.1),
+    ),
     "pal": Preset(
         "Chen et al. (2025), arXiv:2406.08469 (PAL-B)",
         partial(_simplex, distance=False),
         tells_raters_apart=True,
+        has_tastes=True,
     ),
     "pal-distance": Preset(
         "Chen et al. (2025), arXiv:2406.08469 (PAL-A)",
         partial(_simplex, distance=True),
         tells_raters_apart=True,
+        has_tastes=True,
     ),
     "vpl": Preset("Poddar et al. (2024), arXiv:2408.10075", _amortised, tells_raters_apart=True),
     "maxmin": Preset(
-        "Chakraborty et al. (2024), arXiv:2402.08925", _clusters, tells_raters_apart=True
+        "Chakraborty et al. (2024), arXiv:2402.08925",
+        _clusters,
+        tells_raters_apart=True,
+        has_tastes=True,
     ),
-    "mixture": Preset("Shen et al. (2025), arXiv:2505.24846, without its router", _pooled),
+    "mixture": Preset(
+        "Shen et al. (2025), arXiv:2505.24846, without its router", _pooled, has_tastes=True
+    ),
     "micro": Preset(
-        "Shen et al. (2025), arXiv:2505.24846", partial(_gate, mixture=True, entropy=0.5)
+        "Shen et al. (2025), arXiv:2505.24846",
+        partial(_gate, mixture=True, entropy=0.5),
+        has_tastes=True,
     ),
     "gate": Preset(
-        "Wang et al. (2024), arXiv:2406.12845", partial(_gate, mixture=False, entropy=0.0)
+        "Wang et al. (2024), arXiv:2406.12845",
+        partial(_gate, mixture=False, entropy=0.0),
+        has_tastes=True,
     ),
 }
 """Name -> what it consists of."""

@@ -35,6 +35,7 @@ class Amortised(Population):
         generator: draws the initial weights.
     """
 
+    published = "vpl"
     read: Tensor
     """``[raters, most, 3 · numbers]``: answers of the fitted raters."""
     known: Tensor
@@ -78,7 +79,7 @@ class Amortised(Population):
 
     def weights(self, heard: Heard) -> Float[Tensor, " members pairs tastes"]:
         """By the answers of those who were asked; z is drawn while there is gradient."""
-        check_raters(heard.rater_id.flatten(), self.raters, type(self).__name__, fitting=False)
+        check_raters(heard.rater_id.flatten(), self.raters, self.published)
         asked, place = heard.rater_id.unique(return_inverse=True)
         known = self.known[asked]
         fitting = torch.is_grad_enabled()

@@ -27,6 +27,7 @@ class ContextGate(Population):
         generator: draws the initial weights.
     """
 
+    published = "micro"
     reads_context = True
 
     def __init__(

@@ -1,5 +1,6 @@
 """What all populations share, and the head that asks them."""
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,13 @@ class Evidence(NamedTuple):
 class Population(nn.Module):
     """Base of all populations: K tastes, R raters, members side by side."""
 
+    published = "population"
+    """Its key among ``prefgym.models.presets.MODELS``, for messages."""
+    tastes_of_raters = False
+    """Whether a taste is learned from raters of its own, so that K may not exceed them."""
+    awaits_raters = False
+    """Whether answers of other raters are still to come, as while a learner goes on asking: then it
+    is a warning, not an error, that too few were heard so far."""
     reads_context = False
     """Whether :meth:`weights` wants to know how the segments began."""
     reassesses = False
@@ -62,10 +70,16 @@ class Population(nn.Module):
         """A fit to these answers begins.
 
         Raises:
-            ValueError: raters that cannot be told apart, or more of them than there is room for.
+            ValueError: raters that cannot be told apart, more of them than there is room for, or
+                fewer than tastes; where :attr:`awaits_raters`, too few are a warning.
         """
-        check_raters(evidence.rater_id, self.raters, type(self).__name__)
+        check_raters(evidence.rater_id, self.raters, self.published)
         counts = torch.bincount(evidence.rater_id, minlength=self.raters)
+        told = unheard(counts, self.tastes if self.tastes_of_raters else 1, self.published)
+        if told.fatal and not self.awaits_raters:
+            raise ValueError(told.sentence)
+        if told.sentence:
+            warnings.warn(told.sentence, stacklevel=2)
         self.shares.copy_(counts / counts.sum())
 
     def reassess(
@@ -189,14 +203,11 @@ def mixed_log_odds(
     return for_a - for_b
 
 
-def check_raters(
-    rater_id: Int[Tensor, " answers"], raters: int, who: str, fitting: bool = True
-) -> None:
-    """Refuse ids that a population cannot tell apart.
+def check_raters(rater_id: Int[Tensor, " answers"], raters: int, who: str) -> None:
+    """Refuse ids that a population has no room for.
 
     Raises:
-        ValueError: ids below 0 or beyond ``raters``; in a fit, one rater only where several are
-            expected.
+        ValueError: ids below 0 or beyond ``raters``.
     """
     if not len(rater_id):
         return
@@ -204,16 +215,53 @@ def check_raters(
     if low < 0 or high >= raters:
         raise ValueError(
             f"{who}: rater {low if low < 0 else high} answered, and there is room for the raters 0"
-            f" to {raters - 1}; make the model with raters={high + 1} or renumber the raters."
-        )
-    if fitting and raters > 1 and low == high:
-        raise ValueError(
-            f"{who}: all answers carry the rater id {low}, so raters cannot be told apart; give"
-            " comparisons whose rater_id says who answered, or a pooled model."
+            f" to {raters - 1}; make the model with raters={high + 1} (in a learner:"
+            f" population={high + 1}), or renumber the raters."
         )
 
 
-def check_tastes(tastes: int, raters: int) -> None:
+class Unheard(NamedTuple):
+    """Who has not answered."""
+
+    sentence: str
+    """Empty where everybody has."""
+    fatal: bool
+    """Whether nothing can be told apart without the others."""
+
+
+def unheard(counts: Int[Tensor, " raters"], tastes: int, who: str) -> Unheard:
+    """What is to be said about raters without answers.
+
+    Args:
+        counts: answers of each.
+        tastes: K that are learned from raters of their own; 1 if none is.
+        who: the population's name.
+    """
+    heard = (counts > 0).nonzero()[:, 0].tolist()
+    missing = (counts == 0).nonzero()[:, 0].tolist()
+    if len(heard) == 1 and missing:
+        return Unheard(
+            f"{who}: all answers carry the rater id {heard[0]}, so raters cannot be told apart;"
+            " give comparisons whose rater_id says who answered, or a pooled model.",
+            True,
+        )
+    if heard and len(heard) < tastes:
+        return Unheard(
+            f"{who}: {tastes} tastes cannot be learned from the {len(heard)} raters who answered"
+            f" ({_some(heard)}); ask more raters, or choose tastes={len(heard)}.",
+            True,
+        )
+    if heard and missing:
+        return Unheard(
+            f"{who}: there are no answers of {len(missing)} of {len(counts)} raters"
+            f" ({_some(missing)}), about whom the model knows nothing yet; ask them too, or make"
+            " the model for those only who answer.",
+            False,
+        )
+    return Unheard("", False)
+
+
+def check_tastes(tastes: int, raters: int, who: str) -> None:
     """Refuse more tastes than there are raters to have them.
 
     Raises:
@@ -221,6 +269,11 @@ def check_tastes(tastes: int, raters: int) -> None:
     """
     if tastes > raters:
         raise ValueError(
-            f"A population of {raters} raters cannot tell {tastes} tastes apart; choose tastes of"
-            f" at most {raters}."
+            f"{who}: {raters} rater{'s' if raters > 1 else ''} cannot tell {tastes} tastes apart;"
+            f" make the model for more raters (raters={tastes}; in a learner: population={tastes}),"
+            f" or choose tastes={raters}."
         )
+
+
+def _some(raters: list[int]) -> str:
+    return ", ".join(map(str, raters[:5])) + (", ..." if len(raters) > 5 else "")

@@ -44,11 +44,13 @@ class Simplex(Population):
         ValueError: more prototypes than raters.
     """
 
+    published = "pal"
+    tastes_of_raters = True
     STEPS, RATE, PRIOR = 200, 0.1, 0.01
     """Of a new rater's fit: steps and rate of Adam, and the weight of the row's square."""
 
     def __init__(self, members: int, tastes: int, raters: int) -> None:
-        check_tastes(tastes, raters)
+        check_tastes(tastes, raters, self.published)
         super().__init__(members, tastes, raters)
         self.rows = nn.Parameter(torch.zeros(members, raters, tastes))
 
@@ -96,10 +98,12 @@ class HardClusters(Population):
 
     assignment: Tensor
     """``[members, raters]``: whose taste is which."""
+    published = "maxmin"
+    tastes_of_raters = True
     reassesses = True
 
     def __init__(self, members: int, tastes: int, raters: int) -> None:
-        check_tastes(tastes, raters)
+        check_tastes(tastes, raters, self.published)
         super().__init__(members, tastes, raters)
         turns = torch.arange(raters) % tastes
         self.register_buffer("assignment", turns.repeat(members, 1))
@@ -169,5 +173,5 @@ def rows_of(
     Raises:
         ValueError: a rater beyond those that there is room for.
     """
-    check_raters(rater_id.flatten(), population.raters, type(population).__name__, fitting=False)
+    check_raters(rater_id.flatten(), population.raters, population.published)
     return rows.gather(1, rater_id[..., None].expand(-1, -1, rows.shape[2]))
