@@ -9,7 +9,9 @@ import pytest
 
 import prefgym  # noqa: F401
 from prefgym.curation.by_name import CURATIONS
+from prefgym.models.encoders import ACTIVATIONS
 from prefgym.models.presets import MODELS
+from prefgym.rewards.shaping import AGGREGATORS, SHAPES
 from prefgym_agents.language import language_backend
 from prefgym_agents.reward_learning import RewardLearning
 from prefgym_agents.sb3 import sb3_backend
@@ -98,9 +100,66 @@ def test_what_cannot_be_is_refused() -> None:
         RewardLearning(control(), model="bradley", **FAST)
     with pytest.raises(ValueError, match="has a loss of its own, which label_noise"):
         RewardLearning(control(), model="ties", label_noise=0.1, **FAST)
-    learner = RewardLearning(control("oracle"), model="vpl", population=2, **FAST)
     with pytest.raises(ValueError, match="all answers carry the rater id 0"):
-        learner.learn(256)
+        RewardLearning(control("oracle"), model="vpl", population=2, **FAST)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"population": 5}, "model='bt' does not tell raters apart, and population=5 would be"),
+        ({"tastes": 7}, "model='bt' has no tastes to choose, and tastes=7 would be ignored"),
+        ({"model": "vpl", "population": 2, "tastes": 5}, "model='vpl' has no tastes to choose"),
+        ({"model": "maxmin", "population": 2, "tastes": 0}, "tastes is 0; wanted 1 or more"),
+        ({"model": "maxmin", "population": 5}, "and only 2 raters answer .0, 1.; say pop"),
+        (
+            {"model": "maxmin", "population": 2, "tastes": 3},
+            "tastes=3 cannot be learned from",
+        ),
+        ({"serve": "worst"}, "serve='worst' asks what each rater wants, and this model has one"),
+        ({"curate": "flip", "wrong": 1.5}, "wrong=1.5 is no share of labels"),
+        ({"curate": "soften", "wrong": 0.7}, "curate='soften' can take for wrong"),
+        ({"curate": "peers", "wrong": 1.0}, "curate='peers' can take for wrong"),
+    ],
+)
+def test_what_would_be_ignored_or_fail_later_is_refused_at_once(
+    asked: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        RewardLearning(control(), **asked, **FAST)
+
+
+def test_a_population_has_to_fit_who_answers() -> None:
+    env = gym.make_vec(
+        "prefgym/Pendulum-v0",
+        num_envs=2,
+        rater="five-groups",
+        rater_kwargs={"shares": (0.58, 0.4, 0.0, 0.0, 0.02)},
+        query_every=None,
+        segment_steps=8,
+    )
+    policy = sb3_backend("PPO", env, seed=0, n_steps=64, batch_size=64, n_epochs=1)
+    with pytest.raises(ValueError, match="the raters 0, 1, 4 answer; say population=5"):
+        RewardLearning(policy, model="maxmin", population=2, **FAST)
+    learner = RewardLearning(policy, model="maxmin", population=5, **FAST)
+    assert learner.who == (0, 1, 4)
+    assert learner.model.head.population.tastes == 3  # type: ignore[attr-defined]
+
+
+def test_who_has_not_answered_yet_ends_no_run() -> None:
+    env = gym.make_vec(
+        "prefgym/Pendulum-v0",
+        num_envs=2,
+        rater="two-groups",
+        rater_kwargs={"rule": "session"},
+        query_every=None,
+        segment_steps=8,
+    )
+    policy = sb3_backend("PPO", env, seed=0, n_steps=64, batch_size=64, n_epochs=1)
+    learner = RewardLearning(policy, model="pal", population=2, **{**FAST, "sessions": 1})
+    with pytest.warns(UserWarning, match="pal: all answers carry the rater id"):
+        learner.learn(128)
+    assert len(learner.env.preferences) == 30
 
 
 @pytest.mark.parametrize("make", [control, text])
@@ -137,9 +196,75 @@ def test_a_worst_member_earns_no_more_than_the_mean() -> None:
     assert (worst.rewards(segments) < mean.rewards(segments)).any()
 
 
+def played(env: Any) -> None:
+    """Act at random."""
+    rng = np.random.default_rng(0)
+    env.reset(seed=0)
+    for _ in range(200):
+        env.step(rng.uniform(-2.0, 2.0, (2, 1)).astype(np.float32))
+
+
+def sampled(learner: RewardLearning) -> Any:
+    """Segments of random actions."""
+    played(learner.env)
+    return learner.env.sample_pairs(16, np.random.default_rng(0))[0]
+
+
+@pytest.fixture(scope="module")
+def trusted() -> Any:
+    """Return comparisons by a rater who makes no mistakes."""
+    env = control("oracle").env
+    played(env)
+    return env.compare(*env.sample_pairs(60, np.random.default_rng(0)))
+
+
 @pytest.mark.parametrize("curate", CURATIONS)
-def test_labels_are_curated_on_the_way(curate: str) -> None:
-    learner = RewardLearning(control("mistake"), curate=curate, **FAST)
+def test_labels_are_curated_on_the_way(curate: str, trusted: Any) -> None:
+    data = trusted.replace(meaning="partial-return") if curate == "gold" else None
+    learner = RewardLearning(control("mistake"), data=data, curate=curate, **FAST)
     learner.learn(256)
     assert learner.sessions == 2
     assert np.isfinite(learner.told["reward_model/loss"])
+
+
+def test_a_gold_model_is_made_of_trusted_comparisons_alone(trusted: Any) -> None:
+    with pytest.raises(ValueError, match="give these as data="):
+        RewardLearning(control("mistake"), curate="gold", **FAST)
+    asked = {"data": trusted, "curate": "gold"}
+    one, other = (RewardLearning(control("oracle"), **asked, **FAST) for _ in range(2))
+    one.learn(256)
+    assert one._gold is not None
+    assert other._gold is not None
+    said = [learner._gold.logits(trusted.a, trusted.b) for learner in (one, other)]  # type: ignore[union-attr]
+    assert np.array_equal(*said)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("aggregate", AGGREGATORS)
+def test_every_shape_and_aggregate_makes_rewards(shape: str, aggregate: str) -> None:
+    asked = {"shape": shape, "aggregate": aggregate, "sessions": 1}
+    learner = RewardLearning(control("oracle"), **{**FAST, **asked})
+    segments = sampled(learner)
+    learner.earned.begin(segments)
+    worth = learner.rewards(segments)
+    assert worth.shape == segments.mask.shape
+    assert np.isfinite(worth).all()
+    mean = worth.mean()
+    if shape in ("centre", "standardise"):
+        assert mean == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_can_be_asked_for(activation: str) -> None:
+    learner = RewardLearning(control("oracle"), activation=activation, **FAST)
+    usual = RewardLearning(control("oracle"), **FAST)
+    segments = sampled(learner)
+    same = np.array_equal(learner.rewards(segments), usual.rewards(segments))
+    assert same == (activation == "leaky_relu")
+
+
+def test_an_activation_that_nobody_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="where text is written leave it out"):
+        RewardLearning(text("oracle"), activation="silu", **FAST)
+    with pytest.raises(ValueError, match="activation"):
+        RewardLearning(control("oracle"), activation="sillu", **FAST)

@@ -37,13 +37,11 @@ import torch
 from prefgym import queries, rewards
 from prefgym.comparisons import Comparisons, PreferenceDataset
 from prefgym.curation.by_name import curator
-from prefgym.losses import PairLoss, lapsing, logistic
+from prefgym.losses import PairLoss
 from prefgym.metrics import accuracy, pearson
 from prefgym.models.combined_features import feature_reward_model, with_factors
 from prefgym.models.fit import adam, fit
-from prefgym.models.heads import HeadFactory
-from prefgym.models.presets import MODELS, model_head
-from prefgym.models.reward_models import PointwiseModel
+from prefgym.models.reward_models import PointwiseModel, reward_model
 from prefgym.names import lookup
 from prefgym.raters import HierarchyRater
 from prefgym.segments import Segments
@@ -51,6 +49,14 @@ from prefgym.wrappers.personal import PERSON
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.learner import Learner, acted, as_rewards, given
 from prefgym_agents.reward_settings import PRESETS, SETTINGS, Config, in_their_place
+from prefgym_agents.settled_models import (
+    awaited,
+    check_activation,
+    expected,
+    fitted_to,
+    loss_of,
+    made,
+)
 from prefgym_agents.shaped_rewards import ShapedRewards
 
 __all__ = ["PRESETS", "Config", "RewardLearning"]
@@ -72,8 +78,9 @@ class RewardLearning(Learner):
         **changes: single settings that differ from ``config``.
 
     Raises:
-        ValueError: unknown settings, a budget smaller than ``labels``, nothing to learn from, or
-            data that do not fit the environment or mean something else than its rater's labels.
+        ValueError: unknown settings, a budget smaller than ``labels``, nothing to learn from, data
+            that do not fit the environment or mean something else than its rater's labels, or a
+            population that does not fit who answers.
     """
 
     def __init__(
@@ -98,14 +105,20 @@ class RewardLearning(Learner):
         if isinstance(model, str):
             changes["model"], model = model, None
         self.config = replace(config, **changes)
-        self.loss = self._loss(loss)
+        self.loss = loss_of(self.config, loss)
         self.store = self.env.store
         self._inputs = self._factors_read()
         self.data = given(self.env, data, self._inputs)
         self._check_labels()
+        self.who = expected(self.env.elicitor.rater, self.data, self.config.labels)
         self.segment_steps = self.env.segment_steps
         self.env.stop_emitting()
+        check_activation(self.config, bool(self._inputs), self.env.layout is not None)
         self.model = model or self._reward_model()
+        self._gold: PointwiseModel | None = None
+        if self.config.curate == "gold":
+            self._gold = fitted_to(self._reward_model(), self.data, self.config, self.loss)
+        awaited(self.model, self.config)
         self.earned = ShapedRewards(self.model, self.config.earnings)
         self.optimizer = adam(self.model, self.config.learning_rate)
         self.sessions = 0
@@ -156,27 +169,16 @@ class RewardLearning(Learner):
 
     def _reward_model(self) -> PointwiseModel:
         """As the settings say: the backend's own, or one that reads factors beside what happens."""
-        config = self.config
-        make = self.policy.reward_model
+        config, env = self.config, self.env
+        make: Any = self.policy.reward_model
         if self._inputs:
-            env = self.env
             seen = env.single_observation_space if env.layout is None else None
             features = with_factors(self._inputs, seen, env.single_action_space)
             make = partial(feature_reward_model, features)
-        return make(
-            members=config.members,
-            hidden=config.hidden,
-            tanh=config.bounded,
-            seed=config.seed,
-            head=self._head(),
-        )
-
-    def _head(self) -> HeadFactory:
-        """The head of the published model that the settings name."""
-        config = self.config
-        tastes = max(2, config.population) if config.tastes is None else config.tastes
-        asked = {"tastes": tastes, "raters": config.population, "tanh": config.bounded}
-        return model_head(config.model, **asked)
+        elif config.activation != Config.activation:
+            spaces = env.single_observation_space, env.single_action_space
+            make = partial(reward_model, *spaces, activation=config.activation)
+        return made(config, make, self.who)
 
     def _session(self, portions: int, segments: Segments) -> None:
         """Ask so many portions of labels at once, and do all that follows; ``segments`` are new."""
@@ -270,7 +272,10 @@ class RewardLearning(Learner):
             self._unread = False
         epochs = self._passes(len(comparisons))
         voters = self.model if self.sessions else None
-        curate = curator(config.curate, config.wrong, epochs, comparisons, voters)
+        trusted = len(self.data or ())
+        curate = curator(
+            config.curate, config.wrong, epochs, comparisons, voters, self._gold, trusted
+        )
         told = fit(
             self.model,
             comparisons,
@@ -287,18 +292,6 @@ class RewardLearning(Learner):
             self.model.uncentre()
         self.earned.refitted()
         return {f"reward_model/{name}": value for name, value in told.items()} | self._truth()
-
-    def _loss(self, own: PairLoss | None) -> PairLoss:
-        """What was given, the published model's own, or one that allows for thoughtless answers."""
-        noise = self.config.label_noise
-        if noise and own not in (None, logistic):
-            raise ValueError(
-                f"label_noise={noise} would replace the loss that was given; set label_noise=0, or"
-                " give none."
-            )
-        if noise:
-            return partial(lapsing, lapses=noise)
-        return MODELS[self.config.model].loss if own is None else own
 
     def _seen(self, segments: Segments) -> Segments:
         """Segments of the store, as long as those compared; the newest where it has none yet."""

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from prefgym.curation.by_name import CURATIONS
+from prefgym.curation.by_name import CURATIONS, check_share
 from prefgym.losses import logistic
-from prefgym.models.presets import MODELS
+from prefgym.models.encoders import ACTIVATIONS
+from prefgym.models.heads import at_least_one
+from prefgym.models.presets import MODELS, ignored_tastes
 from prefgym.names import lookup
 from prefgym_agents.shaped_rewards import Earnings
 
@@ -41,6 +43,9 @@ class Config:
     """Reward networks in the ensemble."""
     hidden: tuple[int, ...] = (32, 32)
     """Units of the hidden layers of each."""
+    activation: str = "leaky_relu"
+    """Of the hidden layers: "leaky_relu", "relu", "tanh", "silu" or "gelu". Where text is written
+    there are none; a head with layers is given as ``model=``."""
     bounded: bool = False
     """Squash each member's reward by tanh."""
     factors_as_inputs: bool = False
@@ -60,8 +65,9 @@ class Config:
     label_noise: float = 0.0
     """Share of labels that the loss assumes were given at random."""
     curate: str = "none"
-    """What is done about wrong labels: "none", "peers", "own", "flip", "drop", "soften" or "margin"
-    (``prefgym.curation.by_name``); what votes is the model of the session before."""
+    """What is done about wrong labels: "none", "peers", "own", "flip", "drop", "soften", "margin",
+    "close" (``prefgym.curation.by_name``; what votes is the model of the session before) or "gold":
+    what is asked is kept where a model of the comparisons given as ``data=`` agrees."""
     wrong: float = 0.2
     """Share of the labels that curation takes for wrong."""
     start_steps: int = 1_000
@@ -89,6 +95,15 @@ class Config:
                 raise ValueError(f"{name}={getattr(self, name)}; wanted at least {least}.")
         lookup(self.curate, dict.fromkeys(CURATIONS), "curation")
         lookup(self.queries, dict.fromkeys(get_args(Queries)), "way to choose queries")
+        lookup(self.activation, ACTIVATIONS, "activation")
+        check_share(self.curate, self.wrong)
+        self._check_model()
+        for name in ("ask_until", "stop_accuracy"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}={getattr(self, name)}; wanted a share in (0, 1].")
+
+    def _check_model(self) -> None:
+        """Refuse what the published model would ignore or cannot have."""
         published = lookup(self.model, MODELS, "preference model")
         if published.tells_raters_apart and self.population < 2:
             raise ValueError(
@@ -100,9 +115,16 @@ class Config:
                 f"model={self.model!r} has a loss of its own, which label_noise={self.label_noise}"
                 " would replace; set label_noise=0, or choose model='bt'."
             )
-        for name in ("ask_until", "stop_accuracy"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise ValueError(f"{name}={getattr(self, name)}; wanted a share in (0, 1].")
+        if not published.tells_raters_apart and self.population > 1:
+            raise ValueError(
+                f"model={self.model!r} does not tell raters apart, and population="
+                f"{self.population} would be ignored; leave it out, or choose one of"
+                f" {', '.join(name for name, one in MODELS.items() if one.tells_raters_apart)}."
+            )
+        if self.tastes is not None:
+            at_least_one("reward learning", "tastes", self.tastes)
+            if not published.has_tastes:
+                raise ValueError(ignored_tastes(self.model, self.tastes))
 
 
 SETTINGS = {one.name: one for one in fields(Config)}

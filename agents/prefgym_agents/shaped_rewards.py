@@ -10,7 +10,7 @@ import torch
 from prefgym.models.reward_models import PointwiseModel
 from prefgym.names import lookup
 from prefgym.rewards import worst_group
-from prefgym.rewards.shaping import AGGREGATORS, Of, Shaping
+from prefgym.rewards.shaping import AGGREGATORS, Of, Shaping, aggregator
 from prefgym.segments import Segments
 from prefgym_agents.learner import as_rewards
 
@@ -28,11 +28,13 @@ class Earnings:
     their shares of the answers, that of whom the policy serves worst, or that of the person for
     whom the episode is played (an environment made with ``personal``)."""
     softness: float = 0.1
-    """Temperature at which the worst served are weighed, in deviations of the mean reward."""
+    """Temperature at which the worst served, and the "soft-worst" members, are weighed, in
+    deviations of the mean reward."""
     aggregate: str = "mean"
-    """What counts of an ensemble: "mean", "worst" or "cautious" (mean less variance)."""
+    """What counts of an ensemble: "mean", "worst", "soft-worst" (a smooth least) or "cautious"
+    (mean less variance)."""
     shape: str = "none"
-    """What a reward is brought to: "none", "clip", "par" or "log-sigmoid"
+    """What a reward is brought to: "none", "centre", "standardise", "clip", "par" or "log-sigmoid"
     (``prefgym.rewards.shaping``)."""
     shape_of: Of = "step"
     """Whether single steps are shaped, or whole segments, which then earn it at their end."""
@@ -88,7 +90,7 @@ class ShapedRewards:
 
     def _worth(self, segments: Segments) -> torch.Tensor:
         """What each step is worth to whom the policy serves, as the model says."""
-        aggregate = AGGREGATORS[self.earnings.aggregate]
+        aggregate = aggregator(self.earnings.aggregate, self.earnings.softness)
         if self.earnings.serve == "everyone":
             return self.model.rewards(segments, aggregate)
         grouped = self.model.rewards_by_group(segments, aggregate)

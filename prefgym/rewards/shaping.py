@@ -6,6 +6,7 @@ are compared with by context where they have the same contexts, and all together
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Literal
 
 import torch
@@ -13,7 +14,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prefgym.names import lookup
-from prefgym.rewards.aggregates import Aggregator, cautious_reward, mean_reward, worst_reward
+from prefgym.rewards.aggregates import (
+    Aggregator,
+    cautious_reward,
+    mean_reward,
+    soft_worst_reward,
+    worst_reward,
+)
 from prefgym.rewards.transforms import (
     at_last_step,
     clipped,
@@ -27,8 +34,24 @@ AGGREGATORS: Final[dict[str, Aggregator]] = {
     "mean": mean_reward,
     "worst": worst_reward,
     "cautious": cautious_reward,
+    "soft-worst": soft_worst_reward,
 }
-"""Name -> what to make of an ensemble: mean, WCO, UWO."""
+"""Name -> what to make of an ensemble: mean, WCO, UWO, and a smooth least member.
+
+A direction (:func:`prefgym.rewards.directed_reward`) weighs attributes that mean something each;
+members of an ensemble all mean the same, so there is none here."""
+
+
+def aggregator(name: str, softness: float) -> Aggregator:
+    """The aggregate of that name.
+
+    Args:
+        name: a key of ``AGGREGATORS``.
+        softness: temperature of those that are soft, in units of reward.
+    """
+    found = lookup(name, AGGREGATORS, "aggregate of an ensemble")
+    return partial(soft_worst_reward, temperature=softness) if name == "soft-worst" else found
+
 
 Of = Literal["step", "segment"]
 """What is shaped."""
@@ -46,6 +69,14 @@ def _clip(scores: Tensor, references: Tensor) -> Tensor:
     return middle + clipped((scores - middle) / scale, -1.0, 1.0) * scale
 
 
+def _centre(scores: Tensor, references: Tensor) -> Tensor:
+    return scores - references.nanmean(-1)
+
+
+def _standardise(scores: Tensor, references: Tensor) -> Tensor:
+    return _centre(scores, references) / _deviation(references)
+
+
 def _par(scores: Tensor, references: Tensor) -> Tensor:
     return preference_as_reward(scores / _deviation(references), _scaled(references))
 
@@ -56,13 +87,17 @@ def _log_sigmoid(scores: Tensor, references: Tensor) -> Tensor:
 
 SHAPES: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "none": _as_is,
+    "centre": _centre,
+    "standardise": _standardise,
     "clip": _clip,
     "par": _par,
     "log-sigmoid": _log_sigmoid,
 }
 """Name -> f(scores ``[batch]``, references ``[batch, most]`` with NaN for none).
 
-Learned rewards have no unit, so scores are first divided by the references' deviation."""
+Learned rewards have no unit, so all but "centre" first divide scores by the references' deviation.
+The means and deviations are those of the references, and not of the batch, so that what an answer
+earns does not depend on which others stand beside it."""
 
 
 class Shaping:
