@@ -74,6 +74,21 @@ def test_a_run_leaves_all_its_files(finished: Path) -> None:
     assert len(list((finished / "checkpoints").iterdir())) == 2
 
 
+def test_factors_and_margins_reach_the_rater_of_any_learner(run_folder: Path) -> None:
+    for learner, rater in (("heron", []), ("reward-learning", ["--rater", "heron"])):
+        out = run_folder / learner
+        words = [
+            "train", learner, *rater, "--factors", "-speed2,-torque2", "--margins", "1", "0.25",
+            "--envs", "2", "--steps", "1100", "--labels", "30", "--learner.start-steps", "500",
+            "--quiet", "--out", str(out),
+        ]  # fmt: skip
+        assert main(words) == 0
+        asked = PreferenceDataset.open(out / "preferences")
+        assert asked.meaning == "hierarchy"
+        assert 10 < len(asked) <= 30
+        assert asked.comparisons.a.steps == (1 if learner == "heron" else 50)
+
+
 @pytest.mark.parametrize("after_steps", [0, 2000])
 def test_a_killed_run_resumes_to_the_same_bits(
     finished: Path, run_folder: Path, after_steps: int
@@ -208,6 +223,10 @@ def test_data_convert_writes_another_format(finished: Path, run_folder: Path) ->
         ([*SMALL[:2], "--env", "prefgym/Pendulun-v0"], "Pendulum"),
         ([*SMALL[:2], "--rater", "partial-retrun"], "partial-return"),
         ([*SMALL[:2], "--env", "prefgym/Reacher-v0", "--rater", "regret"], "value source"),
+        (["train", "heron", "--factors", "-angel2,-speed2"], "angle2"),
+        (["train", "heron", "--margins", "1", "0.5"], "there are 3 factors"),
+        (["train", "heron", "--rater", "noisy"], "rater='heron'"),
+        ([*SMALL[:2], "--factors", "-angle2"], "add --rater heron"),
         (["oracle"], "train --env"),
         (["oracle", "train", "--env", "prefgym/Delivery-v0"], "continuous"),
         (["bench"], "models"),
