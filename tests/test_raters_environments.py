@@ -10,6 +10,9 @@ import pytest
 
 from prefgym.raters import RATERS, Rater
 from prefgym.raters.features import Columns, FactorSums, Walk
+from prefgym.raters.options import checked_options
+from prefgym.raters.own import ProbabilityRater
+from prefgym.raters.populations import groups
 from prefgym.registration import ENVIRONMENTS
 from prefgym.segments import Segments
 from prefgym.wrappers import PreferenceEnv, PreferenceVectorEnv
@@ -187,6 +190,58 @@ def test_options_replace_what_a_name_looks_at() -> None:
         pytest.approx((-2.0, 0.0)),
     ]
     assert [one.mistake for one in made("experts", mistakes=[0.0, 0.4]).raters] == [0.0, 0.4]
+
+
+OPTIONS = {**RATERS, "game": ProbabilityRater, "groups": groups}
+"""Who has options: raters by name, and the two that an environment defines."""
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_no_option_is_taken_for_what_it_is_not(name: str) -> None:
+    """Whatever a rater by name can be told, something else is refused in a sentence."""
+    with pytest.raises(ValueError, match=f"'{name}' has no option 'betta'; it takes ") as told:
+        checked_options(name, OPTIONS[name], {"betta": 1})
+    options = str(told.value).split("it takes ")[1].rstrip(".").split(", ")
+    for option in options:
+        with pytest.raises(ValueError, match=f"^make_rater: {option}=.* '{name}'; give [a-z ]+.$"):
+            checked_options(name, OPTIONS[name], {option: object()})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("noisy", {"beta": "high"}, "beta='high' came for the rater 'noisy'; give a number"),
+        ("experts", {"mistakes": "abc"}, "give a list of numbers"),
+        ("experts", {"mistakes": [0.1, "x"]}, "give a list of numbers"),
+        ("two-groups", {"count": 2.5}, "give a whole number"),
+        ("two-groups", {"by": "goals", "centre": [0.0]}, "the centre has 1 numbers; give two"),
+        ("heron", {"factors": 5}, "give a word or a list of words"),
+        ("panel", {"member_kwargs": {"mistake": "x"}}, "mistake='x' came for the rater 'mistake'"),
+        ("matrix", {"matrix": [1, 2]}, "give a list of lists of numbers"),
+        ("oracle", {"soft": 1}, "give true or false"),
+        ("two-groups", {"rule": 3}, "give a word or a function"),
+    ],
+)
+def test_options_of_another_kind_are_refused_in_a_sentence(
+    name: str, options: dict[str, Any], message: str
+) -> None:
+    for make in (gym.make, gym.make_vec):
+        with pytest.raises(ValueError, match=message):
+            make("prefgym/Pendulum-v0", rater=name, rater_kwargs=options)
+
+
+def test_raters_that_environments_define_check_their_options_too() -> None:
+    for env_id, name in ((CONDORCET, "game"), ("prefgym/TextStyle-v0", "groups")):
+        with pytest.raises(ValueError, match=f"the rater '{name}' has no option 'betta'"):
+            gym.make(env_id, rater=name, rater_kwargs={"betta": 1})
+    many = chosen("prefgym/TextStyle-v0", "groups", people=3.0, beta=2, shares=np.array([0.3, 0.7]))
+    assert (many.people, many.weights, many.raters[0].beta) == (3, (0.3, 0.7), 2.0)
+
+
+def test_the_shell_knows_5_0_and_inf_as_words() -> None:
+    assert len(chosen("prefgym/Pendulum-v0", "two-groups", count=3.0).raters) == 3
+    assert chosen("prefgym/Pendulum-v0", "noisy", beta="inf").beta == np.inf
+    assert chosen("prefgym/Pendulum-v0", "cyclic", plane=[1.0, 2.0]).rule.plane == Columns((1, 2))
 
 
 def test_a_panel_votes_as_any_rater_of_the_environment_does() -> None:

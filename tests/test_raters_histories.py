@@ -180,5 +180,5 @@ def test_faults_of_value_sources_are_said(rng: np.random.Generator) -> None:
         def state_values(self, observations: np.ndarray) -> np.ndarray:
             return np.full(len(observations), np.nan)
 
-    with pytest.raises(ValueError, match=r"the regret of segment \d is NaN or infinite"):
+    with pytest.raises(ValueError, match=r"the values of segment \d are NaN or infinite"):
         regret(Lost(), "deterministic")(some)

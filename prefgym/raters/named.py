@@ -1,9 +1,7 @@
 """Raters by name, for ``gymnasium.make(id, rater=NAME, rater_kwargs={...})`` and for the shell."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from functools import partial
-from inspect import Parameter, signature
 from math import inf, pi
 from os import PathLike
 from typing import Any, Final
@@ -14,10 +12,11 @@ from prefgym.raters.features import Kind, Plane, Sectors, as_plane
 from prefgym.raters.hierarchies import HierarchyRater
 from prefgym.raters.histories import LowThenHigh
 from prefgym.raters.intransitive import Cyclic, DistanceAndSector, rock_paper_scissors
+from prefgym.raters.options import checked_options
 from prefgym.raters.own import own_rater
 from prefgym.raters.pairs import PairRater, matrix_rater
 from prefgym.raters.panels import Panel
-from prefgym.raters.populations import Population, experts
+from prefgym.raters.populations import Chooser, Population, experts
 from prefgym.raters.protocols import Rater
 from prefgym.raters.scores import ValueSource, discounted_return, partial_return, regret
 from prefgym.raters.scripted import RandomRater, ScriptedRater
@@ -42,12 +41,12 @@ def make_rater(
             :class:`ScriptedRater`, which replace what the name stands for.
 
     Raises:
-        ValueError: no rater has that name or that option, or the function's arguments do not fit.
+        ValueError: no rater has that name or that option, an option is of another kind, or the
+            function's arguments do not fit.
     """
     if isinstance(rater, str):
         factory, source = lookup(rater, RATERS, "rater"), as_value_source(value_source)
-        _check_options(rater, factory, options)
-        return factory(source, **{name: _counted(name, options[name]) for name in options})
+        return factory(source, **checked_options(rater, factory, options))
     made: Rater = rater if isinstance(rater, Rater) else own_rater(rater)
     if options:
         raise ValueError(
@@ -181,7 +180,7 @@ def _experts(
     mistakes: Sequence[float] = (0.0, 0.1, 0.3),
     betas: Sequence[float] | None = None,
     shares: Sequence[float] | None = None,
-    rule: Any = "query",
+    rule: str | Chooser = "query",
     people: int = 1,
     **knobs: Any,
 ) -> Population:
@@ -234,37 +233,3 @@ RATERS: Final[dict[str, Callable[..., Rater]]] = {
 hard choices on the partial return, with one behaviour each; all options can be combined. What
 those from "cyclic" on look at by default follows from the environment: see
 :mod:`prefgym.raters.defaults`."""
-
-_SCRIPTED: Final = frozenset(
-    one.name for one in fields(ScriptedRater) if one.name not in ("statistic", "meaning")
-) - {"adaptations"}
-_CROWD: Final = frozenset(("shares", "rule", "people"))
-_TOLD_APART: Final = frozenset(("rater_id",))
-"""Every one of several raters has an id of its own."""
-_MORE: Final[dict[str, frozenset[str]]] = {
-    "rock-paper-scissors": _CROWD | {"mistake", "soft"},
-    "two-groups": _CROWD | _SCRIPTED - _TOLD_APART,
-    "five-groups": _CROWD | _SCRIPTED - _TOLD_APART,
-    "experts": _SCRIPTED - _TOLD_APART - {"mistake"},
-}
-"""Options that a factory hands on; those of :class:`ScriptedRater` where none are named."""
-
-
-def _counted(option: str, value: Any) -> Any:
-    """Counts as whole numbers: the shell knows 5.0 only."""
-    whole = option in ("size", "people") and isinstance(value, float) and value.is_integer()
-    return int(value) if whole else value
-
-
-def _check_options(name: str, factory: Callable[..., Rater], options: dict[str, Any]) -> None:
-    taken = signature(factory).parameters.values()
-    handed_on = any(one.kind is Parameter.VAR_KEYWORD for one in taken)
-    plain = (one.name for one in taken if one.kind is not Parameter.VAR_KEYWORD)
-    knobs = _MORE.get(name, _SCRIPTED) if handed_on else frozenset()
-    allowed = sorted({*plain, *knobs} - {"value_source"})
-    unknown = [option for option in options if option not in allowed]
-    if unknown:
-        raise ValueError(
-            f"make_rater: the rater {name!r} has no option {', '.join(map(repr, unknown))}; it "
-            f"takes {', '.join(allowed)}."
-        )

@@ -249,7 +249,7 @@ class DeterministicRegret:
         sums = np.where(on_the_way, step_rewards(plain), 0.0).sum(1)
         before, after, last = self._ends(plain, real, plain.lengths[real] - 1)
         sums[real] += after - before + last
-        return _finite("the rewards and the values", sums)
+        return _finite("the rewards or the values", sums)
 
     def _ends(
         self, segments: Segments, real: Int[np.ndarray, " real"], last: Int[np.ndarray, " real"]

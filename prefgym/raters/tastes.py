@@ -151,7 +151,15 @@ def goal_groups(
 def circle(
     count: int, radius: float = 1.0, centre: Sequence[float] = (0.0, 0.0)
 ) -> list[tuple[float, float]]:
-    """Goals spread evenly on a circle; the first lies in the direction of the first number."""
+    """Goals spread evenly on a circle; the first lies in the direction of the first number.
+
+    Raises:
+        ValueError: the centre is no pair of numbers.
+    """
+    if len(centre) != 2:
+        raise ValueError(
+            f"circle: the centre has {len(centre)} numbers; give two, as the goals about it have."
+        )
     turns = [2.0 * pi * number / count for number in range(count)]
     return [(centre[0] + radius * cos(one), centre[1] + radius * sin(one)) for one in turns]
 

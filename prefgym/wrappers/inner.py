@@ -16,6 +16,7 @@ from prefgym.critic_files import CriticFile, as_value_source
 from prefgym.names import lookup
 from prefgym.raters import RATERS, ProbabilityRater, Rater, make_rater, populations
 from prefgym.raters.defaults import Surroundings, default_options
+from prefgym.raters.options import checked_options
 from prefgym.raters.scores import ValueSource
 from prefgym.registration import ENVIRONMENTS
 from prefgym.responses import ResponseStore
@@ -84,6 +85,7 @@ def chosen_rater(
                 f" (prefgym/Condorcet-v0, prefgym/TextCycle-v0), and {name_of(env)} defines none;"
                 " choose another rater."
             )
+        given = checked_options(GAME, ProbabilityRater, given)
         return ProbabilityRater(partial(_first_choices, preference), **{"meaning": GAME, **given})
     if rater == GROUPS:
         tastes = find_attribute(env, "groups")
@@ -93,9 +95,11 @@ def chosen_rater(
                 f" (prefgym/TextStyle-v0), and {name_of(env)} names none; choose another rater."
             )
         shares = find_attribute(env, "group_shares")
+        given = checked_options(GROUPS, populations.groups, given)
         return populations.groups(tastes, **{"shares": shares, **given})
     if isinstance(rater, str):
         lookup(rater, RATERS | dict.fromkeys((GAME, GROUPS)), "rater")
+        given = checked_options(rater, RATERS[rater], given)
         given = {**default_options(rater, surroundings(env), given), **given}
     if rater == PANEL:
         asked = given.pop("member", None) or PANEL_MEMBER
