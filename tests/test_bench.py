@@ -81,6 +81,9 @@ def nothing(observation_space):
 def idle(observation_space, action_space, seed):
     return object()
 
+def broken(observation_space, action_space, seed):
+    return {}["width"]
+
 def lengthy(a, b):
     return 1 / (1 + np.exp(b.lengths - a.lengths))
 
@@ -398,6 +401,29 @@ def test_a_rater_of_ones_own(own_module: str, name: str, exact: bool) -> None:
     assert (row["strength_slope"] is not None) == exact
 
 
+def test_ids_of_ones_own_rater_are_those_that_its_policy_is_learned_from(own_module: str) -> None:
+    suite = small(("pendulum",), (f"{own_module}:terse",), ("pal",))
+    told = data.answered(SHORT, suite.raters[f"{own_module}:terse"], SIZE, 0)
+    assert told.ids.tolist() == [7]
+    pairs = told.test.a, told.test.b
+    answers = told.numbered(*pairs, np.random.default_rng(0))
+    plain = told.rater(*pairs, np.random.default_rng(0))
+    assert not answers.rater_id.any()
+    assert np.array_equal(answers.label, plain.label)
+    suite = replace(suite, tasks={"pendulum": replace(SHORT, policy_steps=1_100)})
+    row = cells.run(suite.cells()[0], suite)
+    assert row["true_return"] is not None
+
+
+def test_whom_nobody_counted_is_named() -> None:
+    told = data.answered(
+        replace(TASKS["pendulum"], steps=1_000), FULL.raters["two-groups"], SIZE, 0
+    )
+    few = data.Numbered(told.rater, tuple(told.ids.tolist()[:-1]))
+    with pytest.raises(ValueError, match=f"answers as {told.ids[-1]}, who answered none of the"):
+        few(told.test.a, told.test.b, np.random.default_rng(0))
+
+
 def test_own_parts_come_on_top_of_the_named_ones(own_module: str) -> None:
     asked = command.ModelsBenchmark(
         quick=True, model=(f"{own_module}:head",), rater=(f"{own_module}:terse",)
@@ -422,6 +448,7 @@ def test_own_parts_come_on_top_of_the_named_ones(own_module: str) -> None:
         (["--rater", "nowhere:it"], "The rater 'nowhere:it' cannot be imported"),
         (["--rater", "json:__name__"], "The rater json:__name__ is a str"),
         (["--seeds", "0"], "and 0 seeds has no cell"),
+        (["--policy-steps", "-5"], "policy_steps=-5; wanted 0, which learns none, or more"),
     ],
 )
 def test_mistakes_get_one_sentence(run_folder: Path, words: list[str], message: str) -> None:
@@ -445,6 +472,61 @@ def test_a_folder_of_another_suite_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other" / "thesis.txt").write_text("precious")
     with pytest.raises(ValueError, match="is not empty and holds no suite"):
         running.prepare(tmp_path / "other", small())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[1, 2]", "holds no suite"), ('{"format": 1, "ta', "is damaged"), ("7", "holds no suite")],
+)
+def test_a_folder_with_no_suite_in_its_file_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    running.prepare(tmp_path / "out", small())
+    (tmp_path / "out" / "suite.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        running.prepare(tmp_path / "out", small())
+
+
+def test_rows_of_other_code_are_not_taken_for_new_ones(
+    own_module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, source = Path("out"), Path("my_bench_parts.py")
+    suite = small(models=("bt", f"{own_module}:head"))
+    running.prepare(folder, suite)
+    running.prepare(folder, suite)
+    source.write_text(source.read_text() + "\n# another thought\n")
+    with pytest.raises(ValueError, match="rows of my_bench_parts:head as it was before its module"):
+        running.prepare(folder, suite)
+    with monkeypatch.context() as patched:
+        patched.setattr("prefgym_agents.bench.suite.__version__", "0.0.1")
+        running.prepare(Path("other"), small())
+    with pytest.raises(ValueError, match=r"the results of prefgym 0\.0\.1, and this is"):
+        running.prepare(Path("other"), small())
+
+
+def test_names_that_are_said_twice_are_one() -> None:
+    asked = command.ModelsBenchmark(
+        tasks=("pendulum", "pendulum"), raters=("ties", "ties"), models=("bt", "gpm", "bt"), seeds=1
+    )
+    suite = command.suite_of(asked)
+    assert suite.models == ("bt", "gpm")
+    assert len(suite.cells()) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_cell_that_fails_is_named(own_module: str, workers: int) -> None:
+    suite = small(models=(f"{own_module}:broken",))
+    running.prepare(Path("out"), suite)
+    told = r"random-mdps × partial-return × my_bench_parts:broken, seed 0: KeyError: 'width' "
+    with pytest.raises(ValueError, match=told):
+        running.run(suite, Path("out"), workers, quiet=True)
+
+
+def test_a_cluster_that_nobody_hears_of_is_said_at_once(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    running.prepare(tmp_path / "out", small())
+    with pytest.raises(ValueError, match=r"No Ray cluster answers at 127\.0\.0\.1:9"):
+        running.run(small(), tmp_path / "out", ray="127.0.0.1:9", quiet=True)
 
 
 def test_the_verb_is_asked_for() -> None:

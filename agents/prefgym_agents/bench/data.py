@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 import prefgym  # noqa: F401  (registers the environments)
-from prefgym.comparisons import Comparisons
+from prefgym.comparisons import Comparisons, Labels
 from prefgym.raters import AdaptiveRater, Rater
 from prefgym.raters.populations import Population
 from prefgym.raters.scripted import ScriptedRater
@@ -53,6 +53,51 @@ class Played:
     """Whether some episode ended for good."""
 
 
+@dataclass(frozen=True)
+class Numbered:
+    """A rater whose answers carry numbers from 0: the places of its ids."""
+
+    rater: Rater
+    ids: tuple[int, ...]
+    """In order."""
+
+    @property
+    def meaning(self) -> str:
+        """As the rater's own."""
+        return self.rater.meaning
+
+    def __call__(self, a: Segments, b: Segments, rng: np.random.Generator) -> Labels:
+        """The rater's answers.
+
+        Raises:
+            ValueError: somebody answers who answered none of the pairs that the ids are from.
+        """
+        told = self.rater(a, b, rng)
+        who = np.where(told.answered, told.rater_id, self.ids[0])
+        known = np.isin(who, self.ids)
+        if not known.all():
+            raise ValueError(
+                f"The rater {self.meaning!r} answers as {int(who[~known][0])}, who answered none of"
+                " the training and test pairs; ask more pairs."
+            )
+        return told._replace(rater_id=np.searchsorted(self.ids, who))
+
+    def probability(self, a: Segments, b: Segments) -> Float[np.ndarray, " batch"]:
+        """As the rater's own."""
+        return self.rater.probability(a, b)
+
+    @property
+    def adaptive(self) -> bool:
+        """As the rater's own."""
+        return isinstance(self.rater, AdaptiveRater) and self.rater.adaptive
+
+    def adapted_to(self, seen: Segments) -> "Numbered":
+        """The same, with the rater adapted."""
+        if not isinstance(self.rater, AdaptiveRater) or not self.rater.adaptive:
+            return self
+        return replace(self, rater=self.rater.adapted_to(seen))
+
+
 @dataclass(frozen=True, eq=False)
 class Answered:
     """Pairs that a rater answered, and what is known of who answered.
@@ -66,6 +111,8 @@ class Answered:
     """P(a ≻ b) by whoever answered: exact where that is known, else the label."""
     exact: bool
     """Whether it is known."""
+    ids: Int[np.ndarray, " raters"]
+    """Under which the raters answer, in order."""
     group_of: Int[np.ndarray, " raters"]
     """Of which group each rater is."""
     members: tuple[Rater, ...]
@@ -74,6 +121,13 @@ class Answered:
     """Of the training answers."""
     rater: Rater
     """Who was asked: one rater, or a population."""
+
+    @property
+    def numbered(self) -> Rater:
+        """Who was asked, answering under the numbers that the pairs have here."""
+        if np.array_equal(self.ids, np.arange(len(self.ids))):
+            return self.rater
+        return Numbered(self.rater, tuple(self.ids.tolist()))
 
     @property
     def raters(self) -> int:
@@ -128,7 +182,7 @@ def answered(task: Task, answers: Answers, size: Size, seed: int) -> Answered:
         known = _chances(members, test, group_of[test.rater_id])
         shares = np.bincount(group_of[train.rater_id], minlength=len(groups)) / len(train)
     chance = test.label if known is None else known
-    return Answered(train, test, chance, known is not None, group_of, members, shares, rater)
+    return Answered(train, test, chance, known is not None, ids, group_of, members, shares, rater)
 
 
 def rater_of(task: Task, answers: Answers, pairs: tuple[Segments, Segments], seed: int) -> Rater:

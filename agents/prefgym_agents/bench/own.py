@@ -9,11 +9,13 @@ A model is one of three things:
 A rater is a ``Rater``, or a function (a, b) -> P(a ≻ b) or (a, b, rng) -> Labels.
 """
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefgym.models.presets import Preset
@@ -90,6 +92,17 @@ def imported(name: str, what: str) -> Any:
             f"The {what} {name!r} cannot be imported ({error}); give module:name of a module that"
             f" Python finds, and of something in it."
         ) from error
+
+
+def digest(name: str) -> str:
+    """Of the file of the module that ``module:name`` names; what that imports is not looked at.
+
+    Raises:
+        ValueError: there is no such thing.
+    """
+    imported(name, "part")
+    source = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+    return "" if source is None else hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16]
 
 
 def _arguments(found: Any) -> tuple[str, ...]:

@@ -222,7 +222,7 @@ def _learned(cell: Cell, task: Task, played: Played, answered: Answered, size: S
     arguments: dict[str, Any] = environment_settings(task.env)
     if task.segment_steps is not None:
         arguments["segment_steps"] = task.segment_steps
-    env = gym.make_vec(task.env, rater=answered.rater, budget=task.policy_labels, **arguments)
+    env = gym.make_vec(task.env, rater=answered.numbered, budget=task.policy_labels, **arguments)
     learner = RewardLearning(
         make_backend(env, task.env, seed=cell.seed),
         model=made_model(own, played, answered, size, cell.seed),

@@ -10,7 +10,9 @@ bytes in any case, because a cell is a function of its name and the suite.
 """
 
 import json
+import socket
 import time
+import traceback
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import closing
@@ -29,6 +31,8 @@ from prefgym_agents.bench.suite import Cell, Suite, plain
 
 FORMAT = 1
 """Of suite.json and the rows; raised when either changes its meaning."""
+RAY_SECONDS = 5.0
+"""How long a cluster may take to answer."""
 WAITING = 2
 """Cells per worker that are handed out at a time."""
 
@@ -64,7 +68,7 @@ def prepare(folder: Path, suite: Suite) -> None:
     """Begin a folder, or go on with one.
 
     Raises:
-        ValueError: it holds another suite, or something else.
+        ValueError: it holds another suite, rows of other code, or something else.
     """
     path = folder / "suite.json"
     wanted = json.loads(json.dumps({"format": FORMAT, **plain(suite)}))
@@ -76,16 +80,40 @@ def prepare(folder: Path, suite: Suite) -> None:
         (folder / "cells").mkdir(parents=True)
         checkpoints.write_json(path, wanted)
         return
-    try:
-        found = json.loads(path.read_text())
-    except json.JSONDecodeError:
-        found = {}
+    found = _suite_in(path)
+    edited = [
+        name
+        for name, told in found.get("own_modules", {}).items()
+        if wanted["own_modules"].get(name, told) != told
+    ]
+    if edited:
+        raise ValueError(
+            f"{folder} holds rows of {', '.join(edited)} as it was before its module was edited;"
+            " choose another folder with --out."
+        )
     differ = [name for name in wanted if found.get(name) != wanted[name]]
+    if differ == ["prefgym"]:
+        raise ValueError(
+            f"{folder} holds the results of prefgym {found.get('prefgym')}, and this is"
+            f" {wanted['prefgym']}; choose another folder with --out."
+        )
     if differ:
         raise ValueError(
             f"{folder} holds the results of another suite (other {', '.join(differ)}); choose"
             " another folder with --out, or ask for that suite again."
         )
+
+
+def _suite_in(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); choose another folder with --out."
+        ) from error
+    if not isinstance(found, dict) or not isinstance(found.get("own_modules", {}), dict):
+        raise ValueError(f"{path} holds no suite; choose another folder with --out.")
+    return found
 
 
 def run(
@@ -142,10 +170,26 @@ def rows(suite: Suite, folder: Path) -> list[Row]:
 
 
 def compute(cell: Cell, suite: Suite) -> Computed:
-    """One cell, with its times: what a worker does."""
+    """One cell, with its times: what a worker does.
+
+    Raises:
+        ValueError: it cannot be computed; says which cell, what went wrong, and where.
+    """
     begun, before = time.perf_counter(), tensors.seconds
-    row = cells.run(cell, suite)
+    try:
+        row = cells.run(cell, suite)
+    except Exception as error:  # whatever a user's own model or rater raises
+        raise ValueError(_failed(cell, error)) from error
     return Computed(cell, row, time.perf_counter() - begun, tensors.seconds - before)
+
+
+def _failed(cell: Cell, error: Exception) -> str:
+    """What is said of a cell that cannot be computed."""
+    said = str(error)
+    if not isinstance(error, ValueError):
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{type(error).__name__}: {said} ({where.filename}, line {where.lineno})"
+    return f"{cell.task} × {cell.rater} × {cell.model}, seed {cell.seed}: {said}"
 
 
 def _computed(missing: Sequence[Cell], suite: Suite, workers: int, ray: str | None) -> Computing:
@@ -182,6 +226,7 @@ def _on_ray(missing: Sequence[Cell], suite: Suite, address: str, workers: int) -
     ours = not ray.is_initialized()
     if ours:
         local = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+        _reach(address)
         ray.init(address=address, log_to_driver=False, **local)
     try:
         todo, told = iter(missing), ray.put(suite)
@@ -194,9 +239,29 @@ def _on_ray(missing: Sequence[Cell], suite: Suite, address: str, workers: int) -
                 return
             finished, running = ray.wait(running)
             yield from ray.get(finished)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, ValueError) else error from None
     finally:
         if ours:
             ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Ask whether anybody listens there, of which Ray itself makes sure for a minute.
+
+    Raises:
+        ValueError: nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # "local", "auto"
+        return
+    try:
+        socket.create_connection((host, int(port)), RAY_SECONDS).close()
+    except OSError as error:
+        raise ValueError(
+            f"No Ray cluster answers at {address} ({error}); start one there (`ray start --head`),"
+            " or say --ray local."
+        ) from error
 
 
 def _next(todo: Iterator[Cell], count: int) -> list[Cell]:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
+from prefgym import __version__
 from prefgym.models.presets import MODELS
 from prefgym.names import lookup
-from prefgym_agents.bench.own import is_own, own_model, own_rater
+from prefgym_agents.bench.own import digest, is_own, own_model, own_rater
 
 Improve = Literal["plan", "best-of-n", "learn"]
 """How a task's policy follows from a reward: exactly, by choice among responses, by learning."""
@@ -213,14 +214,16 @@ def selected(
         policy_steps: of tasks whose policy is learned.
 
     Raises:
-        ValueError: a name that nothing has, or that does not import; no seeds.
+        ValueError: a name that nothing has, or that does not import; no seeds, or steps below 0.
     """
+    if policy_steps is not None and policy_steps < 0:
+        raise ValueError(f"policy_steps={policy_steps}; wanted 0, which learns none, or more.")
     wanted = tuple(base.tasks if tasks is None else tasks)
     chosen = {name: lookup(name, {**TASKS, **base.tasks}, "task") for name in wanted}
     if policy_steps is not None:
         chosen = {name: _with_steps(one, policy_steps) for name, one in chosen.items()}
     asked = {name: _answers(name) for name in (base.raters if raters is None else raters)}
-    known = tuple(base.models if models is None else models)
+    known = tuple(dict.fromkeys(base.models if models is None else models))
     for name in known:
         if is_own(name):
             own_model(name)
@@ -236,8 +239,15 @@ def selected(
 
 
 def plain(suite: Suite) -> dict[str, Any]:
-    """As JSON has it."""
-    return {**asdict(suite), "models": list(suite.models)}
+    """As JSON has it, with what its rows depend on besides: this version, and own modules."""
+    named = (*suite.models, *(one.rater for one in suite.raters.values()))
+    own = {name: digest(name) for name in sorted(set(named)) if is_own(name)}
+    return {
+        **asdict(suite),
+        "models": list(suite.models),
+        "prefgym": __version__,
+        "own_modules": own,
+    }
 
 
 def _answers(name: str) -> Answers:
