@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prefgym.rewards import CONSTANT
+from prefgym.rewards.transforms import context_rows
 
 
 def masked_mean(
@@ -304,10 +305,7 @@ def kl_k3(
 
 
 class _Groups(NamedTuple):
-    """Returns minus the mean of their group, a group a row; 0 where a row is not filled.
-
-    A table and not scattered sums, whose order, and with it the last bit, is chance on a GPU.
-    """
+    """Returns minus the mean of their group, a group a row; 0 where a row is not filled."""
 
     centred: Tensor
     size: Tensor
@@ -317,25 +315,19 @@ class _Groups(NamedTuple):
 
 
 def _centred(returns: Tensor, context_id: Tensor, name: str) -> _Groups:
-    ids, group, counts = torch.unique(context_id, return_inverse=True, return_counts=True)
-    if (counts < 2).any():
+    rows = context_rows(context_id)
+    if (rows.counts < 2).any():
         raise ValueError(
-            f"policy_losses.{name}: context {int(ids[counts < 2][0])} has one sample only; draw 2 "
-            "or more per context (same prompt, same start)."
+            f"policy_losses.{name}: context {int(rows.ids[rows.counts < 2][0])} has one sample"
+            " only; draw 2 or more per context (same prompt, same start)."
         )
-    order = torch.argsort(group, stable=True)
-    column = torch.empty_like(order)
-    column[order] = torch.arange(len(order), device=order.device)
-    column -= (counts.cumsum(0) - counts)[group]
-    place = (group, column)
-    filled = torch.arange(int(counts.max()), device=counts.device) < counts[:, None]
-    table = torch.full(filled.shape, torch.inf).to(returns)
-    table[place] = returns
+    table = rows.table(returns, torch.inf)
+    filled = torch.arange(table.shape[1], device=table.device) < rows.counts[:, None]
     # From the lowest of the group, so that equal returns leave exact zeros whatever their size.
     above = torch.where(filled, table - table.amin(1, keepdim=True), 0.0)
-    size = counts[:, None].to(returns)
+    size = rows.counts[:, None].to(returns)
     mean = above.sum(1, keepdim=True) / size
-    return _Groups(torch.where(filled, above - mean, 0.0), size, place)
+    return _Groups(torch.where(filled, above - mean, 0.0), size, rows.place)
 
 
 def _divisor(deviation: Tensor) -> Tensor:

@@ -40,8 +40,9 @@ from prefgym.curation.by_name import curator
 from prefgym.losses import PairLoss
 from prefgym.metrics import accuracy, pearson
 from prefgym.models.combined_features import feature_reward_model, with_factors
-from prefgym.models.fit import adam, fit
+from prefgym.models.fit import adam
 from prefgym.models.reward_models import PointwiseModel, reward_model
+from prefgym.models.scaled_fit import scaled_fit
 from prefgym.names import lookup
 from prefgym.raters import HierarchyRater
 from prefgym.segments import Segments
@@ -276,20 +277,19 @@ class RewardLearning(Learner):
         curate = curator(
             config.curate, config.wrong, epochs, comparisons, voters, self._gold, trusted
         )
-        told = fit(
+        told = scaled_fit(
             self.model,
             comparisons,
             self.optimizer,
             np.random.default_rng((config.seed, self.sessions, 1)),
+            scale=seen,
+            ends=self.store.any_terminated,
             epochs=epochs,
             batch_pairs=config.batch_pairs,
             loss=self.loss,
             stop_accuracy=1.0 if curate else config.stop_accuracy,
             curate=curate,
         )
-        self.model.standardise(seen)
-        if self.store.any_terminated:
-            self.model.uncentre()
         self.earned.refitted()
         return {f"reward_model/{name}": value for name, value in told.items()} | self._truth()
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from prefgym.rewards.transforms import CONSTANT, log_sigmoid
+from prefgym.rewards.transforms import log_sigmoid, standardised
 
 Aggregator = Callable[[Tensor], Tensor]
 """``aggregate(member_rewards)``: ``[members, ...] -> [...]``, one reward for what all say."""
@@ -110,7 +110,7 @@ def directed_reward(
             "weight."
         )
     if mask is not None:
-        attribute_rewards = _standardised_each(attribute_rewards, mask)
+        attribute_rewards = torch.stack([standardised(one, mask) for one in attribute_rewards])
     weights = direction / length if unit else direction
     combined: Tensor = torch.tensordot(weights.to(attribute_rewards), attribute_rewards, 1)
     return combined
@@ -163,18 +163,6 @@ def worst_group(
     weights = group_weights(returns.detach(), temperature)
     heard: Tensor = torch.tensordot(weights, group_rewards, 1)
     return heard * mask
-
-
-def _standardised_each(rewards: Tensor, mask: Tensor) -> Tensor:
-    """Every row of ``[attributes, *batch]`` with mean 0 and deviation 1 where ``mask`` is true."""
-    shape = (-1, *(1,) * mask.ndim)
-
-    def mean(values: Tensor) -> Tensor:
-        return ((values * mask).flatten(1).sum(1) / mask.sum().clamp(min=1)).view(shape)
-
-    moved = (rewards - mean(rewards)) * mask
-    deviation = mean(moved**2).sqrt()
-    return moved / torch.where(deviation > CONSTANT, deviation, torch.ones_like(deviation))
 
 
 def _check_temperature(temperature: float, name: str) -> None:

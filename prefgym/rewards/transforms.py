@@ -4,6 +4,8 @@ Rewards ``[*batch, steps]`` come with their mask, and padded steps stay at zero.
 responses takes their scores ``[*batch]``; :func:`at_last_step` makes rewards of them.
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -66,10 +68,11 @@ def centred_by_context(
 
     A comparison never crosses contexts, so what a Bradley-Terry model adds for a context is chance.
     """
-    _, table, place = _by_context(scores, context_id)
+    rows = context_rows(context_id)
+    table = rows.table(scores, torch.nan)
     filled = ~table.isnan()
     mean = torch.where(filled, table, 0.0).sum(1) / filled.sum(1)
-    return scores - mean[place[0]]
+    return scores - mean[rows.place[0]]
 
 
 def references_by_context(
@@ -85,7 +88,8 @@ def references_by_context(
     Raises:
         ValueError: a context has no reference.
     """
-    ids, table, _ = _by_context(reference_scores, reference_context_id)
+    rows = context_rows(reference_context_id)
+    ids, table = rows.ids, rows.table(reference_scores, torch.nan)
     row = torch.searchsorted(ids, context_id).clamp(max=max(len(ids) - 1, 0))
     known = ids[row] == context_id if len(ids) else torch.zeros_like(context_id, dtype=torch.bool)
     if not known.all():
@@ -165,20 +169,36 @@ def _mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
-def _by_context(scores: Tensor, context_id: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Contexts in order, their scores a context a row (NaN where a row is not filled), places.
+class ContextRows(NamedTuple):
+    """Where values stand in a table that has a row for each context.
 
     A table and not scattered sums, whose order, and with it the last bit, is chance on a GPU.
     """
+
+    ids: Tensor
+    """``[contexts]``, in order."""
+    counts: Tensor
+    """``[contexts]``: values of each."""
+    place: tuple[Tensor, Tensor]
+    """Row and column of every value."""
+
+    def table(self, values: Tensor, empty: float) -> Tensor:
+        """``[contexts, most]``: the values of a context a row, ``empty`` where there is none."""
+        most = int(self.counts.max()) if len(self.counts) else 0
+        shape = len(self.ids), most
+        table = torch.full(shape, empty, dtype=values.dtype, device=values.device)
+        table[self.place] = values
+        return table
+
+
+def context_rows(context_id: Int[Tensor, " batch"]) -> ContextRows:
+    """The rows of a table by context."""
     ids, group, counts = torch.unique(context_id, return_inverse=True, return_counts=True)
     order = torch.argsort(group, stable=True)
     column = torch.empty_like(order)
     column[order] = torch.arange(len(order), device=order.device)
     column -= (counts.cumsum(0) - counts)[group]
-    most = int(counts.max()) if len(counts) else 0
-    table = torch.full((len(ids), most), torch.nan, dtype=scores.dtype, device=scores.device)
-    table[group, column] = scores
-    return ids, table, (group, column)
+    return ContextRows(ids, counts, (group, column))
 
 
 def _known(references: Tensor, name: str) -> Tensor:

@@ -14,6 +14,7 @@ from prefgym.metrics import sigmoid
 from prefgym.models.fit import PreferenceModel, adam, fit
 from prefgym.models.presets import MODELS, Asked, Preset
 from prefgym.models.reward_models import PointwiseModel, reward_model
+from prefgym.models.scaled_fit import scaled_fit
 from prefgym.segments import Segments
 from prefgym_agents.bench.clock import tensors
 from prefgym_agents.bench.data import Answered, Played
@@ -117,26 +118,20 @@ def _asked(preset: Preset, answered: Answered) -> Asked:
 def _fit(
     model: Any, loss: PairLoss, played: Played, answered: Answered, size: Size, seed: int
 ) -> dict[str, float]:
-    pointwise = isinstance(model, PointwiseModel)
     train = answered.train
-    if pointwise:
-        model.normalise(train.a)
-        model.normalise(train.b)
-    told = fit(
-        model,
-        train,
-        adam(model, size.learning_rate, size.weight_decay),
-        np.random.default_rng((seed, 3)),
-        epochs=math.ceil(size.gradient_steps * size.batch_pairs / len(train)),
-        batch_pairs=size.batch_pairs,
-        loss=loss,
-        stop_accuracy=1.0,
-    )
-    if pointwise:
-        model.standardise(train.a)
-        if played.ends:
-            model.uncentre()
-    return told
+    settings: dict[str, Any] = {
+        "epochs": math.ceil(size.gradient_steps * size.batch_pairs / len(train)),
+        "batch_pairs": size.batch_pairs,
+        "loss": loss,
+        "stop_accuracy": 1.0,
+    }
+    optimizer = adam(model, size.learning_rate, size.weight_decay)
+    rng = np.random.default_rng((seed, 3))
+    if not isinstance(model, PointwiseModel):
+        return fit(model, train, optimizer, rng, **settings)
+    model.normalise(train.a)
+    model.normalise(train.b)
+    return scaled_fit(model, train, optimizer, rng, train.a, played.ends, **settings)
 
 
 def _hears(model: Any) -> bool:

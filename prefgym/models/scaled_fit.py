@@ -1,0 +1,42 @@
+"""A fit after which rewards have a scale that a policy can learn from."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from prefgym.comparisons import Comparisons
+from prefgym.models.fit import fit
+from prefgym.models.reward_models import PointwiseModel
+from prefgym.segments import Segments
+
+
+def scaled_fit(
+    model: PointwiseModel,
+    comparisons: Comparisons,
+    optimizer: torch.optim.Optimizer,
+    rng: np.random.Generator,
+    scale: Segments,
+    ends: bool,
+    **settings: Any,
+) -> dict[str, float]:
+    """:func:`prefgym.models.fit.fit`, and then the scale of the rewards.
+
+    Args:
+        model: fitted in place.
+        comparisons: that it is fitted to.
+        optimizer: of its parameters.
+        rng: draws the orders.
+        scale: whose steps say how rewards are standardised.
+        ends: whether some episode ended for good: then a constant per step counts, and rewards stay
+            where the fit put them.
+        **settings: of the fit.
+
+    Returns:
+        The fit's metrics.
+    """
+    told = fit(model, comparisons, optimizer, rng, **settings)
+    model.standardise(scale)
+    if ends:
+        model.uncentre()
+    return told
