@@ -13,6 +13,7 @@ from prefgym.checkpoints import CheckpointError
 from prefgym.comparisons import Labels
 from prefgym.models.reward_models import PointwiseModel, reward_model
 from prefgym_agents.backend import PolicyBackend
+from prefgym_agents.configs import RewardLearningRun, plain, restored, settled
 from prefgym_agents.evaluation import RandomPolicy, evaluate
 from prefgym_agents.learner import Learner
 from prefgym_agents.reward_learning import PRESETS, Config, RewardLearning
@@ -331,3 +332,17 @@ def test_the_truth_is_compared_within_what_may_be_compared(monkeypatch: pytest.M
     assert learner._truth()["reward_model/true_return_corr"] == pytest.approx(1.0)
     monkeypatch.setattr(learner, "rewards", level)
     assert learner._truth() == {}
+
+
+def test_what_a_run_and_its_learner_both_say_is_said_once() -> None:
+    run = RewardLearningRun(model="vpl", population=2, labels=300, seed=4)
+    saved = plain(run)
+    for where in (saved, saved["learner"]):
+        told = {name: where[name] for name in ("model", "population", "labels", "seed")}
+        assert told == {"model": "vpl", "population": 2, "labels": 300, "seed": 4}
+    assert plain(restored(saved)) == saved
+    inner = plain(RewardLearningRun(learner=Config(model="gpm")))
+    assert inner["model"] == inner["learner"]["model"] == "gpm"
+    both = RewardLearningRun(model="gpm", learner=Config(model="ties"))
+    with pytest.raises(ValueError, match=r"--model gpm and --learner\.model ties say different"):
+        settled(both)

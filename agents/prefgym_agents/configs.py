@@ -141,8 +141,8 @@ def build(config: Run, directory: Path | None = None) -> Learner:
     """
     lookup(config.env, ENVIRONMENTS, "environment")
     torch.set_num_threads(config.threads)
+    config = settled(config)
     settings: Any = getattr(config, "learner")  # noqa: B009  (every run that is built has one)
-    labels = settings.labels if config.labels is None else config.labels
     arguments: dict[str, Any] = environment_settings(config.env)
     wanted = {
         "num_envs": config.envs, "rater": config.rater, "segment_steps": _segment_steps(config),
@@ -150,13 +150,12 @@ def build(config: Run, directory: Path | None = None) -> Learner:
     }  # fmt: skip
     arguments |= {name: value for name, value in wanted.items() if value is not None}
     arguments |= environment_arguments(config)
-    env = gym.make_vec(config.env, budget=labels, directory=directory, **arguments)
+    env = gym.make_vec(config.env, budget=config.labels, directory=directory, **arguments)
     backend = make_backend(
         env, config.env, config.algorithm,
         model=config.language_model, seed=config.seed, device=config.device,
     )  # fmt: skip
-    changes = {"labels": labels, "seed": config.seed, **_model_settings(config)}
-    return KINDS[kind_of(config)].make(backend, replace(settings, **changes))
+    return KINDS[kind_of(config)].make(backend, settings)
 
 
 def _segment_steps(config: Run) -> int | None:
@@ -184,12 +183,32 @@ def _rater_arguments(config: Run) -> dict[str, Any]:
     return {**hierarchy, **_read(config.rater_args)}
 
 
-def _model_settings(config: Run) -> dict[str, Any]:
-    """What a run says about its preference model, without what it leaves to the preset."""
-    if not isinstance(config, RewardLearningRun):
-        return {}
-    said = {"model": config.model, "population": config.population}
-    return {name: value for name, value in said.items() if value is not None}
+SAID_TWICE = ("seed", "labels", "model", "population")
+"""What a run and its learner's settings both have."""
+
+
+def settled(config: Run) -> Run:
+    """The same run, in which what a run and its learner's settings both have says the same.
+
+    Raises:
+        ValueError: both were given, and differ.
+    """
+    learner: Any = getattr(config, "learner")  # noqa: B009  (every run that is built has one)
+    kind = KINDS[kind_of(config)]
+    usual: Any = kind.run()
+    before = kind.presets.get(config.preset or "", usual.learner)
+    both = [one for one in SAID_TWICE if hasattr(config, one) and hasattr(learner, one)]
+    for name in both:
+        said, own = getattr(config, name), getattr(learner, name)
+        if said is not None and own not in (said, getattr(before, name)):
+            raise ValueError(
+                f"--{name} {said} and --learner.{name} {own} say different things; give --{name}"
+                " alone."
+            )
+    changes = {name: getattr(config, name) for name in both if getattr(config, name) is not None}
+    learner = replace(learner, **changes)
+    told = {name: getattr(learner, name) for name in both}
+    return replace(config, **{"learner": learner, **told})
 
 
 def environment_arguments(config: Run) -> dict[str, Any]:
@@ -219,7 +238,7 @@ def joined(words: list[str], option: str) -> list[str]:
 
 def plain(config: Run) -> dict[str, Any]:
     """As JSON knows it."""
-    known: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+    known: dict[str, Any] = json.loads(json.dumps(asdict(settled(config)), default=str))
     return {"learner_name": kind_of(config), **known}
 
 
