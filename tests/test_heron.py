@@ -228,7 +228,7 @@ def share_preferred(after: Segments, before: Segments) -> float:
     return float(rater.probability(after.take(left), before.take(right)).mean())
 
 
-def test_a_language_model_learns_to_be_right_then_polite_then_brief() -> None:
+def test_a_language_model_is_preferred_to_its_start_by_the_hierarchy() -> None:
     pytest.importorskip("transformers")
     from prefgym_agents.language import language_backend
 
@@ -245,3 +245,17 @@ def test_a_language_model_learns_to_be_right_then_polite_then_brief() -> None:
     after = policy.collect()
     assert share_preferred(before, before) == pytest.approx(0.5)
     assert share_preferred(after, before) > 0.65
+    names = ("correctness", "politeness", "length")
+    steps = np.array([[1.0, 0.0, 1.0], [0.0, 0.5, 1.0], [0.0, 0.0, 1.0]])
+    right, polite, idle = learner.model.rewards(
+        Segments(
+            actions=np.zeros((3, 1), np.int64),
+            mask=np.ones((3, 1), bool),
+            context=np.zeros((3, 6), np.int64),
+            context_id=np.zeros(3, np.int64),
+            factors=dict(
+                zip(("correctness", "politeness", "length"), steps.T[..., None], strict=True)
+            ),
+        )
+    )[:, 0].tolist()
+    assert right > polite > idle, "what a token earns that is right, polite, or neither"
