@@ -253,9 +253,7 @@ def test_a_language_model_is_preferred_to_its_start_by_the_hierarchy() -> None:
             mask=np.ones((3, 1), bool),
             context=np.zeros((3, 6), np.int64),
             context_id=np.zeros(3, np.int64),
-            factors=dict(
-                zip(("correctness", "politeness", "length"), steps.T[..., None], strict=True)
-            ),
+            factors=dict(zip(names, steps.T[..., None], strict=True)),
         )
     )[:, 0].tolist()
     assert right > polite > idle, "what a token earns that is right, polite, or neither"
