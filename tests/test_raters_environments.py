@@ -170,7 +170,7 @@ def test_what_an_environment_cannot_show_is_said_in_a_sentence() -> None:
         PreferenceEnv(bare, "experts", rater_kwargs={"of": "regret"})
     for make in (gym.make, gym.make_vec):
         with pytest.raises(ValueError, match="by `prefgym oracle train --env prefgym/Ant-v0 --out"):
-            make("prefgym/Ant-v0", rater="regret")
+            make("prefgym/Ant-v0", rater="regret", personal=2)
         for name in ("game", "groups"):
             with pytest.raises(ValueError, match=f"'{name}' is for .* prefgym/CartPole-v0 "):
                 make("prefgym/CartPole-v0", rater=name)

@@ -55,8 +55,9 @@ def name_of(env: Any) -> str:
     told = find_attribute(env, "prefgym_id")
     if told is not None:
         return str(told)
-    spec = next((layer.spec for layer in _layers(env) if layer.spec is not None), None)
-    return type(list(_layers(env))[-1]).__name__ if spec is None else str(spec.id)
+    layers = list(_layers(env))
+    spec = next((one.spec for one in layers if getattr(one, "spec", None) is not None), None)
+    return type(layers[-1]).__name__ if spec is None else str(spec.id)
 
 
 def _inner(layer: Any) -> Any:
@@ -176,7 +177,8 @@ def _values(env: Any, given: Callable[..., Any] | str | PathLike[str] | None) ->
 
 def _without_values(env: Any) -> str:
     """Why nobody can judge by regret in an environment, and what can be done about it."""
-    name, changed = name_of(env), any(hasattr(layer, "advantages") for layer in _layers(env))
+    name, task = name_of(env), list(_layers(env))[-1]
+    changed = hasattr(task, "advantages")
     why = "knows advantages with its default arguments only" if changed else "does not solve itself"
     trained = name in ENVIRONMENTS and _action_size(env) > 0 and not changed
     source = (

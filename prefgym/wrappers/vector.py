@@ -24,6 +24,7 @@ from prefgym.wrappers.inner import (
     find_attribute,
     fitting_store,
     limit,
+    name_of,
 )
 
 
@@ -111,7 +112,7 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         """As single environments have it: an attribute of this layer or of one below."""
         found = find_attribute(self, name)
         if found is None:
-            raise AttributeError(f"{self} has no attribute {name!r}.")
+            raise AttributeError(f"{name_of(self)} has no attribute {name!r}.")
         return found
 
     def reset(
@@ -232,7 +233,8 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
     def _text(self) -> Any:
         if not isinstance(self.store, ResponseStore):
             raise ValueError(
-                f"{self} writes no text, so it cannot play whole episodes at once; use step()."
+                f"{name_of(self)} writes no text, so it cannot play whole episodes at once; use"
+                " step()."
             )
         return self.env.unwrapped
 
@@ -304,16 +306,16 @@ def preference_layer(env: Any) -> PreferenceVectorEnv:
     """
     if isinstance(env, gym.Env):
         raise ValueError(
-            f"{env} is a single environment; learners act in vector environments: make it with"
-            " gymnasium.make_vec(id, num_envs=8)."
+            f"{name_of(env)} is a single environment; learners act in vector environments: make it"
+            " with gymnasium.make_vec(id, num_envs=8)."
         )
     layer = env
     while not isinstance(layer, PreferenceVectorEnv):
         layer = getattr(layer, "env", None)
         if layer is None:
             raise ValueError(
-                f"{env} does not emit preferences; make it with gymnasium.make_vec on a prefgym id,"
-                " or wrap a vector environment in prefgym.wrappers.PreferenceVectorEnv."
+                f"{name_of(env)} does not emit preferences; make it with gymnasium.make_vec on a"
+                " prefgym id, or wrap a vector environment in prefgym.wrappers.PreferenceVectorEnv."
             )
     return layer
 
