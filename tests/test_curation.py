@@ -17,6 +17,7 @@ from prefgym.curation import (
     Vote,
     always,
     applied,
+    by_name,
     directed,
     drop_close,
     drop_inconsistent,
@@ -348,6 +349,31 @@ def test_close_pairs_are_dropped_and_so_they_stay() -> None:
     both = drop_lowest(curated, vote(LOGITS, LABEL), 0.2)
     assert torch.as_tensor(both.weight).tolist() == [0, 1, 0, 0, 1, 0]
     assert torch.as_tensor(drop_close(both, -gap, 0.0).weight).tolist() == [0, 1, 0, 0, 1, 0]
+
+
+def test_the_closest_share_is_left_out_by_name() -> None:
+    close = by_name.TREATMENTS["close"]
+    curated, found = given_labels()
+    assert rows(close(curated, found, 0.2))[1].tolist() == [1.0, 1.0, 1.0, 1.0, 0.0, 1.0]
+    assert (rows(close(curated, found, 0.0))[1] == 1.0).all()
+    label, weight, offset = rows(close(curated, found, 1.0))
+    assert weight.tolist() == [0.0] * 5 + [1.0]  # ties say that two are close, and stay
+    assert torch.equal(label, LABEL)
+    assert not offset.any()
+
+
+def test_a_gold_model_looks_over_all_but_what_it_was_made_of(rng: np.random.Generator) -> None:
+    class Contrary:
+        def logits(self, a: Segments, b: Segments) -> Tensor:
+            return (4.0 - 8.0 * untouched(known).label)[None]
+
+    known = comparisons(6, rng)
+    curate = by_name.curator("gold", 0.2, 1, known, None, Contrary(), trusted=2)
+    assert curate is not None
+    weight = rows(curate(0, torch.zeros(1, 6), untouched(known).label, NOBODY))[1]
+    assert weight.tolist() == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    with pytest.raises(ValueError, match="give a learner trusted comparisons as data="):
+        by_name.curator("gold", 0.2, 1, known, None)
 
 
 def test_gaps_have_to_be_known(rng: np.random.Generator) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefgym import rewards
+from prefgym.rewards.shaping import Shaping, aggregator
 
 
 def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -57,6 +58,40 @@ def test_aggregates_by_hand() -> None:
     torch.testing.assert_close(cautious, torch.tensor([3.0 - 0.5 * 8 / 3, 3.0 - 0.5 * 2.0]))
     with pytest.raises(ValueError, match=r"penalty is -1.0, wanted 0 or more"):
         rewards.cautious_reward(members, penalty=-1.0)
+
+
+def test_a_soft_least_member_by_name_lies_between_the_least_and_the_mean() -> None:
+    members = torch.tensor([[1.0, 4.0], [3.0, 4.0], [5.0, 1.0]])
+    assert torch.equal(aggregator("soft-worst", 0.0)(members), rewards.worst_reward(members))
+    soft = aggregator("soft-worst", 1.0)(members)
+    assert (soft > rewards.worst_reward(members)).all()
+    assert (soft < rewards.mean_reward(members)).all()
+    assert torch.equal(aggregator("mean", 1.0)(members), rewards.mean_reward(members))
+
+
+@given(seed=st.integers(0, 100), shift=st.floats(-10, 10), scale=st.floats(0.1, 10))
+def test_standardising_by_references_forgets_shift_and_scale(
+    seed: int, shift: float, scale: float
+) -> None:
+    values, mask = batch(seed)
+    context_id = torch.arange(6) % 2
+    for of in ("step", "segment"):
+        plain, moved = (
+            Shaping("standardise", of)(one, mask, context_id, (one, mask, context_id))  # type: ignore[arg-type]
+            for one in (values, (values * scale + shift * (of == "step")) * mask)
+        )
+        torch.testing.assert_close(moved, plain)
+        assert not moved[~mask].any()
+
+
+def test_centring_takes_off_the_mean_of_the_references_of_the_same_context() -> None:
+    values, mask = batch()
+    context_id = torch.arange(6) % 2
+    scores = values.sum(1)
+    shaped = Shaping("centre", "segment")(values, mask, context_id, (values, mask, context_id))
+    torch.testing.assert_close(shaped.sum(1), rewards.centred_by_context(scores, context_id))
+    steps = Shaping("centre")(values, mask, context_id, (values, mask, context_id))
+    torch.testing.assert_close(steps, rewards.centred(values, mask))
 
 
 def test_members_that_agree_leave_every_aggregate_the_same() -> None:
