@@ -9,6 +9,8 @@ USAGE = """prefgym: learn from preferences
 
   prefgym envs                            the environments, their raters and factors
   prefgym train reward-learning --env prefgym/Pendulum-v0 --rater partial-return --labels 200
+  prefgym train spo --env prefgym/Pendulum-v0 --learner.queue 20
+  prefgym train heron --env prefgym/Pendulum-v0 --factors "-angle2,-speed2,-torque2"
   prefgym train direct --env prefgym/TextSort-v0 --preset dpo --labels 1000
   prefgym train --resume RUN              go on with a run that was stopped or killed
   prefgym eval RUN                        true returns of a trained agent in fresh episodes

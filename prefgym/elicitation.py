@@ -108,10 +108,15 @@ class Elicitor:
         self.schedule = replace(self.schedule, query_every=None)
 
     @property
+    def labels_given(self) -> int:
+        """Comparisons that were answered so far, kept or not."""
+        return len(self.preferences) + self.judged
+
+    @property
     def budget_left(self) -> int | None:
         """Labels that may still be given; None without a limit."""
         budget = self.schedule.budget
-        return None if budget is None else max(0, budget - len(self.preferences) - self.judged)
+        return None if budget is None else max(0, budget - self.labels_given)
 
     def emit(self, steps: int) -> dict[str, Any] | None:
         """Count ``steps`` environment steps; at the appointed one, ask about a random pair.

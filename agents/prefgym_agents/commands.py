@@ -181,7 +181,7 @@ def evaluate(words: list[str]) -> int:
     if found is None:
         raise runs.RunError(f"{asked.run} has no checkpoint yet; let it train a little first.")
     learner = configs.build(config)
-    learner.policy.load_policy(checkpoints.load(found)["state"]["policy"])
+    learner.load_policy(checkpoints.load(found)["state"])
     returns = true_returns(
         learner,
         config.env,
@@ -241,8 +241,11 @@ def oracle(words: list[str]) -> int:
         f" {critic.about['mean_return']} (standard deviation {critic.about['return_std']}) over"
         f" {critic.about['episodes']} fresh episodes"
     )
-    loaded = f'prefgym.values.Critic.load("{out}")'
-    print(f'use it: gymnasium.make("{asked.env}", rater="regret", value_source={loaded})')
+    print(
+        f"use it: prefgym train reward-learning --env {asked.env} --rater regret --env-args"
+        f" value_source {out}"
+    )
+    print(f'or: gymnasium.make("{asked.env}", rater="regret", value_source="{out}")')
     return 0
 
 
@@ -351,7 +354,7 @@ def _summary(config: configs.Run, learner: Learner) -> dict[str, Any]:
         "rater": learner.env.preferences.meaning if config.rater is None else config.rater,
         "seed": config.seed,
         "steps": learner.policy.num_timesteps,
-        "labels": len(learner.env.preferences),
+        "labels": learner.env.elicitor.labels_given,
         "episodes": len(returns),
         "true_return": float(np.mean(returns)),
         "true_return_std": float(np.std(returns)),

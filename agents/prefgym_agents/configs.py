@@ -16,7 +16,7 @@ import torch
 
 from prefgym.names import lookup
 from prefgym.registration import ENVIRONMENTS
-from prefgym_agents import direct, heron, reward_learning
+from prefgym_agents import direct, heron, reward_learning, spo
 from prefgym_agents.backends import make_backend
 from prefgym_agents.learner import Learner
 from prefgym_agents.runs import RunError
@@ -109,6 +109,14 @@ class DirectRun(Run):
 
 
 @dataclass(frozen=True)
+class SPORun(Run):
+    """Self-play: what a trajectory earns is how often it is preferred to recent ones."""
+
+    learner: spo.Config = field(default_factory=spo.Config)
+    """Single settings that differ from the preset (default, group, segments)."""
+
+
+@dataclass(frozen=True)
 class Kind:
     """A learner as the command line knows it."""
 
@@ -122,6 +130,7 @@ KINDS: dict[str, Kind] = {
         RewardLearningRun, reward_learning.PRESETS, reward_learning.RewardLearning
     ),
     "heron": Kind(HeronRun, heron.PRESETS, heron.HERON),
+    "spo": Kind(SPORun, spo.PRESETS, spo.SPO),
     "direct": Kind(DirectRun, direct.PRESETS, direct.DirectPreference),
 }
 """Name on the command line -> learner."""

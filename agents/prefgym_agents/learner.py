@@ -90,7 +90,7 @@ class Learner(ABC):
         Raises:
             ValueError: it does not.
         """
-        left, given = self.env.elicitor.budget_left, len(self.env.preferences)
+        left, given = self.env.elicitor.budget_left, self.env.elicitor.labels_given
         if left is not None and left + given < labels:
             raise ValueError(
                 f"labels={labels}, but the environment's budget allows only {left + given}; make it"
@@ -207,6 +207,10 @@ class Learner(ABC):
         self.restore(state["learner"])
         self.clock.seconds = dict(state["clock"])
         self.policy.set_state(state["policy"])
+
+    def load_policy(self, state: Mapping[str, Any]) -> None:
+        """Act as the agent of a :meth:`get_state` did, and leave everything else as it is."""
+        self.policy.load_policy(state["policy"])
 
     def save(self, path: str | Path) -> None:
         """Write everything to a folder, as safetensors and JSON."""

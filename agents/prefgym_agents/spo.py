@@ -218,6 +218,12 @@ class SPO(Learner):
             self._average = self.average(self.config.seed)
         return self._average.predict(observation, state, episode_start, deterministic)
 
+    def load_policy(self, state: Mapping[str, Any]) -> None:
+        """Act as the agent of a state did, the snapshots for its average included."""
+        super().load_policy(state)
+        self.reservoir.restore(state["learner"]["reservoir"])
+        self._average = None
+
     # -- trajectories -------------------------------------------------------------------------
 
     def _trajectories(self, segments: Segments) -> SegmentIndex:
