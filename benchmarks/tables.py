@@ -111,9 +111,39 @@ def text(content: dict[str, Any]) -> list[str]:
     ]
 
 
+def self_play(content: dict[str, Any]) -> list[str]:
+    """What self-play costs beside plain Stable-Baselines3."""
+    return [
+        "| wall time per step of SPO over plain Stable-Baselines3 (PPO, Pendulum, 8 environments,"
+        f" a queue of {content['queue']}) | {content['ratio']:.2f}× | ≤ 1.10× |"
+    ]
+
+
+def planning(content: dict[str, Any]) -> list[str]:
+    """How fast many boards are solved at once."""
+    return [
+        f"| V*, Q* and successor features of {content['mdps']} random MDPs in one batch, over"
+        f" {name} | {ratio:.0f}× | ≥ 20× |"
+        for name, ratio in content["ratios"].items()
+    ]
+
+
+def populations(content: dict[str, Any]) -> list[str]:
+    """What fitting the models of many raters costs."""
+    return [
+        f"| fitting {name.upper()} over Bradley-Terry, {content['members']} networks of {width}"
+        f" | {ratio:.2f}× | ≤ 1.5× |"
+        for width, each in content["ratios_to_bradley_terry"].items()
+        for name, ratio in each.items()
+    ]
+
+
 SPEED: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "speed_overhead": overhead,
+    "speed_self_play": self_play,
     "speed_reward_model_fit": fit,
+    "speed_populations": populations,
+    "speed_planning": planning,
     "speed_labels": labels,
     "speed_memory": memory,
     "speed_text": text,

@@ -15,6 +15,7 @@ MDP, and the boards are large enough to keep a processor busy for a part of that
 to them is the smaller one.
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -80,6 +81,9 @@ def seconds(work: Callable[[], object]) -> float:
 
 def main() -> None:
     """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="alternations; medians count")
+    rounds = parser.parse_args().rounds
     singles = [random_mdps.task(seed).mdps for seed in range(MDPS)]
     batch = stack(singles)
     gap = largest_difference(
@@ -96,7 +100,7 @@ def main() -> None:
         "one state at a time (V* only)": lambda: [state_by_state(one) for one in singles],
     }
     spent: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, work in sides.items():
             spent[name].append(seconds(work))
     medians = {name: statistics.median(values) for name, values in spent.items()}
@@ -107,7 +111,7 @@ def main() -> None:
             **provenance("benchmarks.speed.planning", ("numpy",)),
             "mdps": MDPS,
             "states": int(sum(one.states for one in singles)),
-            "rounds": ROUNDS,
+            "rounds": rounds,
             "largest_difference": gap,
             "seconds": medians,
             "ratios": ratios,

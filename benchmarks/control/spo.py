@@ -1,0 +1,65 @@
+"""HalfCheetah and Hopper: self-play against learned rewards, with clean and with flipped labels.
+
+    python -m benchmarks.control.spo                        # whatever is missing, then the plots
+    python -m benchmarks.control.spo --seeds 1 --steps 20000 --out runs/try
+
+PPO in all conditions, with the same settings, seeds and steps. Larger true return is preferred, and
+in the flipped conditions one answer in four is turned round. Self-play compares segments of 50
+steps (``SPO segments``) or whole episodes (``SPO episodes``) with 4 of the recent ones each; reward
+learning is given as many comparisons of segments as self-play of segments asks for over the run:
+4 for every 50 steps. Every run is a file of its own under ``benchmarks/results/control_spo/``.
+"""
+
+from typing import Any
+
+from benchmarks.control.curves import Curves
+
+STEPS, OPPONENTS, QUEUE, SEGMENT = 300_000, 4, 50, 50
+LABELS = STEPS // SEGMENT * OPPONENTS
+FLIPPED = 0.25
+REWARD_MODEL: dict[str, Any] = {
+    "hidden": (64, 64), "learning_rate": 1e-3, "batch_pairs": 256, "epochs": 2, "fit_steps": 1,
+    "queries": "uniform", "recent_steps": 50_000,
+}  # fmt: skip
+CONDITIONS = ("SPO segments", "SPO episodes", "reward learning")
+
+
+def make(env_id: str, condition: str, seed: int) -> Any:
+    """The learner of a condition."""
+    import gymnasium as gym
+
+    import prefgym  # noqa: F401
+    from prefgym_agents.reward_learning import RewardLearning
+    from prefgym_agents.sb3 import sb3_backend
+    from prefgym_agents.spo import SPO
+    from prefgym_agents.tuned import settings
+
+    kind, _, flips = condition.partition(", ")
+    env = gym.make_vec(
+        env_id,
+        num_envs=8,
+        segment_steps=SEGMENT,
+        rater="partial-return",
+        rater_kwargs={"mistake": FLIPPED if flips else 0.0},
+    )
+    backend = sb3_backend("PPO", env, seed=seed, **settings("PPO", env_id))
+    if kind == "SPO episodes":
+        return SPO(backend, queue=QUEUE, comparisons=OPPONENTS, snapshots=0, seed=seed)
+    if kind == "SPO segments":
+        return SPO(backend, "segments", comparisons=OPPONENTS, snapshots=0, seed=seed)
+    return RewardLearning(
+        backend, labels=LABELS, sessions=30, ask_until=1.0, seed=seed, **REWARD_MODEL
+    )
+
+
+CURVES = Curves(
+    "spo",
+    ("HalfCheetah", "Hopper"),
+    tuple(f"{one}{flips}" for flips in ("", ", 25 % flipped") for one in CONDITIONS),
+    make,
+    "PPO on win rates, and on learned rewards",
+    {"win_rate_deviation": "spo/win_rate_deviation"},
+)
+
+if __name__ == "__main__":
+    CURVES.main()
