@@ -68,7 +68,7 @@ ASKED: dict[str, dict[str, Any]] = {"HERON": {"rater": "heron"}}
 
 def control(algorithm: str, seed: int, asked: Any, **settings: Any) -> PolicyBackend:
     env = gym.make_vec(CONTROL, num_envs=2, segment_steps=10, **asked)
-    return sb3_backend(algorithm, env, seed=seed, **settings)
+    return sb3_backend(algorithm, env, seed=seed, policy_kwargs={"net_arch": [16]}, **settings)
 
 
 def text(algorithm: str, seed: int, asked: Any) -> PolicyBackend:
@@ -100,17 +100,14 @@ def make(name: str, backend: str, seed: int = 0) -> Learner:
 class TestContract:
     """What every learner keeps, on every kind of backend."""
 
-    def test_equal_seeds_give_equal_agents(self, name: str, backend: str) -> None:
-        prints = [leak.fingerprint(make(name, backend, seed=3).learn(384)) for _ in range(2)]
-        assert prints[0] == prints[1]
+    def test_a_seed_decides_the_agent_and_metrics_are_finite(self, name: str, backend: str) -> None:
+        def trained(seed: int) -> str:
+            learner = make(name, backend, seed=seed)
+            for _, metrics in learner.iterations(384):
+                assert all(np.isfinite(value) for value in metrics.values()), metrics
+            return leak.fingerprint(learner)
 
-    def test_other_seeds_give_other_agents(self, name: str, backend: str) -> None:
-        prints = [leak.fingerprint(make(name, backend, seed=s).learn(384)) for s in (1, 2)]
-        assert prints[0] != prints[1]
-
-    def test_every_metric_is_a_finite_number(self, name: str, backend: str) -> None:
-        for _, metrics in make(name, backend).iterations(512):
-            assert all(np.isfinite(value) for value in metrics.values()), metrics
+        assert trained(3) == trained(3) != trained(4)
 
     def test_saved_and_loaded_it_goes_on_bit_for_bit(
         self, name: str, backend: str, run_folder: Any
