@@ -16,12 +16,13 @@ Traffic (not in the quick part): five agents per seed set the lights of one inte
 PPO for 40,000 steps with HERON's reward, queues over waiting over the rest, or with a fixed sum of
 the same six signals. The rule for the sum was settled before any was trained: equal say, each
 factor divided by its deviation under random lights, signs known. Beside it stand the weights that
-IntelliLight published, and the true ones. HERON should do at least as well in four of five agents.
-**It does not.** The sum of equal say is ahead of it in all of five agents, by about 2 %, and the
-published weights are by 1 %; the order reversed does no worse either. HERON is level with max
-pressure, far ahead of every fixed timing, and ahead of PPO on the true reward after as many steps.
-Six signals of the same queues agree about what is good, so that neither their order nor their
-weights matter much here. The row says so, and two others hold HERON to what it does reach.
+IntelliLight published, its units left aside, and the true ones. HERON should do at least as well in
+four of five agents. **It does not.** The sum of equal say is ahead of it in all of five agents, by
+about 2 %, and the published weights are by less than 1 %; the order reversed does no worse either.
+HERON is level with max pressure, far ahead of every fixed timing, and ahead of PPO on the true
+reward after as many steps. Six signals of the same queues agree about what is good, so that neither
+their order nor their weights matter much here. The row says so, and two others hold HERON to what
+it does reach.
 
 Controls: on Pendulum the same with the order reversed must be clearly worse; and adding up is fine
 as long as the units happen to suit, so that what fails is the units and not the sum. In traffic a
