@@ -15,7 +15,11 @@ from benchmarks.provenance import RESULTS, ROOT
 
 BEGIN, END = "<!-- results: python -m benchmarks.tables -->", "<!-- end of results -->"
 README = ROOT / "README.md"
-PICTURES = ("control_reward_learning_HalfCheetah.png", "control_reward_learning_Hopper.png")
+PICTURES = (
+    "bench_models_quick.png",
+    "control_reward_learning_HalfCheetah.png",
+    "control_reward_learning_Hopper.png",
+)
 
 
 def claims(content: dict[str, Any]) -> list[str]:

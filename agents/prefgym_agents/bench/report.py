@@ -23,6 +23,16 @@ from prefgym.statistics import bootstrap_interval, iqm
 from prefgym_agents.bench.cells import SCORES, Row
 from prefgym_agents.bench.suite import Cell, Suite
 
+SHORT = {
+    "accuracy": "acc.",
+    "worst_group_accuracy": "worst acc.",
+    "calibration_error": "calib.",
+    "strength_slope": "slope",
+    "true_return": "return",
+    "worst_group_return": "worst ret.",
+    "exploitability": "exploit.",
+}
+"""Scores as heads of columns: a terminal of 80 holds them all."""
 CHANCE, BEST = 0.4, 1.0
 """Accuracies at the two ends of the colours."""
 _NAMES = {"seed": pa.int64(), **dict.fromkeys(("task", "rater", "model"), pa.string())}
@@ -94,7 +104,7 @@ def show(console: Console, suite: Suite, rows: Sequence[Row]) -> None:
     scores = SCORES[:-1]
     every = [[_mean(values(rows, one, model=model)) for one in scores] for model in suite.models]
     board = Table(title=f"all scores, interquartile mean over {count} × {len(suite.raters)} raters")
-    _fill(board, suite.models, [one.replace("_", " ") for one in scores], np.array(every))
+    _fill(board, suite.models, [SHORT[one] for one in scores], np.array(every))
     console.print(board)
 
 
