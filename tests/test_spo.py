@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 import prefgym  # noqa: F401
 from prefgym.comparisons import Labels
 from prefgym.elicitation import BudgetExhaustedError
+from prefgym.raters import make_rater
 from prefgym.raters.mirrored import MirrorCheck
 from prefgym.raters.own import own_rater
 from prefgym.rewards import win_rates, win_rates_in_group
 from prefgym.segments import Segments
+from prefgym_agents.evaluation import evaluate, played, win_rate_matrix
 from prefgym_agents.opponents import Queue, drawn_opponents, may_meet
 from prefgym_agents.reservoir import AveragePolicy, Reservoir
 from prefgym_agents.sb3 import sb3_backend
@@ -252,6 +254,20 @@ def test_the_average_acts_as_one_snapshot_for_a_whole_episode() -> None:
         np.testing.assert_array_equal(values, newest[name])
     with pytest.raises(ValueError, match="there are no snapshots"):
         AveragePolicy(agent.policy, [])
+
+
+def test_the_matrix_of_win_rates_by_hand() -> None:
+    weak, strong = walks([0.0, 1.0]), walks([1.0, 2.0])
+    matrix = win_rate_matrix([weak, strong, weak], make_rater("partial-return"))
+    assert matrix.tolist() == [[0.5, 0.125, 0.5], [0.875, 0.5, 0.875], [0.5, 0.125, 0.5]]
+
+
+def test_episodes_that_were_played_are_whole_and_return_what_evaluation_says() -> None:
+    agent = learner(env_id=PENDULUM).policy
+    episodes = played(agent, PENDULUM, episodes=3, seed=5, deterministic=True)
+    assert episodes.lengths.tolist() == [200] * 3
+    returns = evaluate(agent, PENDULUM, episodes=3, seed=5)
+    np.testing.assert_allclose(episodes.rewards.sum(1), returns)
 
 
 # --- mistakes -----------------------------------------------------------------------------------

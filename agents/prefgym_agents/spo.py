@@ -51,8 +51,8 @@ from prefgym_agents.reservoir import AveragePolicy, Reservoir
 Compare = Literal["episodes", "segments"]
 Opponents = Literal["queue", "group"]
 Answers = Literal["drawn", "exact"]
-STEPS_AT_ONCE = 1 << 20
-"""Steps of one side of the pairs that are put to a rater in one call."""
+BYTES_AT_ONCE = 1 << 28
+"""Of one side of the pairs that are put to a rater in one call."""
 
 
 @dataclass(frozen=True)
@@ -346,7 +346,7 @@ class SPO(Learner):
         """
         lengths = known.lengths[first], opponents.lengths[second]
         limit = np.where(open_ended, np.minimum(*lengths), max(known.steps, opponents.steps))
-        at_once = max(1, STEPS_AT_ONCE // max(known.steps, opponents.steps))
+        at_once = max(1, int(BYTES_AT_ONCE // max(_row_bytes(known), _row_bytes(opponents))))
         answers = [np.zeros(0)]
         for begin in range(0, len(first), at_once):
             part = slice(begin, begin + at_once)
@@ -394,3 +394,9 @@ class SPO(Learner):
         self.turns, self.judged = state["turns"], state["judged"]
         self._mean_rate = (state["mean_rate"][0], state["mean_rate"][1])
         self._average = None
+
+
+def _row_bytes(segments: Segments) -> float:
+    """Memory of one of them."""
+    whole = sum(int(one.nbytes) for one in segments.arrays().values())
+    return max(1.0, whole / max(1, len(segments)))
