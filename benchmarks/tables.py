@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,15 @@ def claims(content: dict[str, Any]) -> list[str]:
     return lines
 
 
-def control(content: dict[str, Any]) -> list[str]:
+def control(module: str, content: dict[str, Any]) -> list[str]:
     """Interquartile means of the final true returns."""
     lines = [
-        "**Learning curves**: `python -m benchmarks.control.reward_learning`, PPO; the true return"
-        " of 20 fresh episodes per seed, interquartile mean over seeds, 95 % bootstrap interval.",
+        f"**Learning curves**: `python -m benchmarks.control.{module}`, PPO; the true return of 20"
+        " fresh episodes per seed, interquartile mean over seeds, 95 % bootstrap interval.",
         "",
-        "| environment | agent learns from | true return | 95 % interval | seeds | steps |",
-        "|---|---|--:|--:|--:|--:|",
+        "| environment | agent learns from | true return | 95 % interval | labels | seeds"
+        " | steps |",
+        "|---|---|--:|--:|--:|--:|--:|",
     ]
     for env, conditions in content["results"].items():
         for condition, one in conditions.items():
@@ -55,7 +57,7 @@ def control(content: dict[str, Any]) -> list[str]:
             steps = ", ".join(f"{steps:,}" for steps in one["steps"])
             lines.append(
                 f"| `{env}` | {condition} | {one['iqm']:.0f} | {low:.0f} to {high:.0f}"
-                f" | {len(one['seeds'])} | {steps} |"
+                f" | {max(one['labels']):,} | {len(one['seeds'])} | {steps} |"
             )
     return lines
 
@@ -158,7 +160,12 @@ SPEED: dict[str, Callable[[dict[str, Any]], list[str]]] = {
 def block() -> str:
     """All tables whose files are there."""
     parts: list[list[str]] = []
-    for name, table in {"claims": claims, "control_reward_learning": control}.items():
+    tables: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+        "claims": claims,
+        "control_reward_learning": partial(control, "reward_learning"),
+        "control_spo": partial(control, "spo"),
+    }
+    for name, table in tables.items():
         content = _read(name)
         if content:
             parts.append(table(content))
