@@ -105,6 +105,25 @@ def test_padding_adds_masked_zeros_and_nothing_else(recipe: Recipe, extra: int) 
         assert value.dtype == known.dtype
 
 
+@given(recipes, st.integers(0, 7))
+def test_beginnings_are_the_first_steps_and_rows_can_be_trimmed(recipe: Recipe, most: int) -> None:
+    whole = recipe.made()
+    limit = (np.arange(len(whole)) + most) % (whole.steps + 2)
+    cut = whole.first(limit)
+    np.testing.assert_array_equal(cut.lengths, np.minimum(whole.lengths, limit))
+    for name, value in cut.arrays().items():
+        known = whole.arrays()[name]
+        if value.ndim > 1 and name != "context":
+            real = cut.mask.reshape(*cut.mask.shape, *[1] * (value.ndim - 2))
+            known = np.where(real, known, np.zeros((), known.dtype))
+        np.testing.assert_array_equal(value, known, name)
+        assert value.dtype == known.dtype
+    short = cut.trimmed()
+    assert short.steps == max(cut.lengths, default=0)
+    if short.steps:
+        assert_same(short.padded(cut.steps), cut)
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 6)), min_size=1, max_size=4))
 def test_joining_pads_to_the_longest_and_keeps_the_order(sizes: list[tuple[int, int]]) -> None:
     rng = np.random.default_rng(1)

@@ -265,6 +265,28 @@ def test_rows_and_ends_are_those_of_the_lists(
 
 
 @settings(max_examples=40)
+@given(plays(), st.integers(1, 7))
+def test_whole_episodes_are_what_is_left_of_them_and_pieces_cover_them(
+    recipe: tuple[int, int, int, int], steps: int
+) -> None:
+    play = played(recipe)
+    if not play.store.starts(1):
+        return
+    numbers = np.unique(everything(play.store, 1).episode)
+    index = play.store.whole(numbers)
+    lists = [play.naive.episodes[n] for n in numbers]
+    left = [(n, play.naive.oldest(n)) for n in numbers]
+    assert places(index) == [
+        (n, first, len(one.steps) - first) for (n, first), one in zip(left, lists, strict=True)
+    ]
+    assert play.store.ended(numbers).tolist() == [one.end != OPEN for one in lists]
+    pieces = index.pieces(steps)
+    assert (pieces.length <= steps).all()
+    covered = [(n, start + k) for n, start, length in places(pieces) for k in range(length)]
+    assert covered == [(n, s + k) for n, s, length in places(index) for k in range(length)]
+
+
+@settings(max_examples=40)
 @given(plays(), st.integers(0, 60), st.none() | st.integers(1, 5))
 def test_since_is_everything_written_since(
     recipe: tuple[int, int, int, int], more: int, chunk: int | None
