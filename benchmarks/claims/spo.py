@@ -15,6 +15,9 @@ comparisons; the reward model reads cells and actions, as Markovian rewards do. 
 the most probable actions. A reward model that is told the time beside the cell could say what is
 wanted; what it reaches is told as ``timed`` and no part of the claim.
 
+*In words.* The same learner with a language model as its backend, by queue and by group, offers
+drinks that beat each other in a circle (``spo_text.py``).
+
 Controls: where one population decides alone there is no circle, and the Bradley-Terry option is
 not exploitable either; and where a coin answers, SPO's walks score no more than one.
 """
@@ -26,6 +29,7 @@ import numpy as np
 import torch
 
 import prefgym  # noqa: F401
+from benchmarks.claims import spo_text
 from benchmarks.claims.claim import ClaimResult, Row
 from prefgym.metrics import exploitability
 from prefgym.models.combined_features import feature_reward_model
@@ -95,6 +99,14 @@ def run(seed: int, quick: bool) -> ClaimResult:
             Row("corridor: best agent of SPO", max(played), ">=", 1.95),
             Row("corridor: best agent of a Markovian reward", max(learned), "<=", 1.05),
         ]
+        words = {form: spo_text.offered(seed, form) for form in ("queue", "group")}
+        rows += [
+            Row(f"text, by {form}: exploitability of SPO's average", one.average, "<=", 0.06)
+            for form, one in words.items()
+        ]
+        rows.append(Row("text: that of the best reward", words["queue"].best_reward, ">=", 0.1))
+        figures |= {f"text_{form}": one.average for form, one in words.items()}
+        figures |= {f"text_{form}_last": one.last for form, one in words.items()}
         coin = score(self_play(seed, rater="random"))
         controls.append(Row("corridor: SPO by a coin's answers", coin, "<=", 1.0))
         figures |= {"spo_score": float(np.mean(played)), "markovian_score": max(learned)}
