@@ -16,7 +16,7 @@ from benchmarks.control.curves import Curves
 
 STEPS, OPPONENTS, QUEUE, SEGMENT = 300_000, 4, 50, 50
 LABELS = STEPS // SEGMENT * OPPONENTS
-FLIPPED = 0.25
+FLIPPED, FLIPS = 0.25, " flipped"
 REWARD_MODEL: dict[str, Any] = {
     "hidden": (64, 64), "learning_rate": 1e-3, "batch_pairs": 256, "epochs": 2, "fit_steps": 1,
     "queries": "uniform", "recent_steps": 50_000,
@@ -34,13 +34,13 @@ def make(env_id: str, condition: str, seed: int) -> Any:
     from prefgym_agents.spo import SPO
     from prefgym_agents.tuned import settings
 
-    kind, _, flips = condition.partition(", ")
+    kind, flipped = condition.removesuffix(FLIPS), condition.endswith(FLIPS)
     env = gym.make_vec(
         env_id,
         num_envs=8,
         segment_steps=SEGMENT,
         rater="partial-return",
-        rater_kwargs={"mistake": FLIPPED if flips else 0.0},
+        rater_kwargs={"mistake": FLIPPED if flipped else 0.0},
     )
     backend = sb3_backend("PPO", env, seed=seed, **settings("PPO", env_id))
     if kind == "SPO episodes":
@@ -55,7 +55,7 @@ def make(env_id: str, condition: str, seed: int) -> Any:
 CURVES = Curves(
     "spo",
     ("HalfCheetah", "Hopper"),
-    tuple(f"{one}{flips}" for flips in ("", ", 25 % flipped") for one in CONDITIONS),
+    tuple(f"{one}{flips}" for flips in ("", FLIPS) for one in CONDITIONS),
     make,
     "PPO on win rates, and on learned rewards",
     {"win_rate_deviation": "spo/win_rate_deviation"},
