@@ -54,9 +54,10 @@ def control(module: str, content: dict[str, Any]) -> list[str]:
     for env, conditions in content["results"].items():
         for condition, one in conditions.items():
             low, high = one["interval_95"]
+            between = f"{low:.0f} to {high:.0f}" if len(one["seeds"]) > 1 else "—"
             steps = ", ".join(f"{steps:,}" for steps in one["steps"])
             lines.append(
-                f"| `{env}` | {condition} | {one['iqm']:.0f} | {low:.0f} to {high:.0f}"
+                f"| `{env}` | {condition} | {one['iqm']:.0f} | {between}"
                 f" | {max(one['labels']):,} | {len(one['seeds'])} | {steps} |"
             )
     return lines
