@@ -5,9 +5,10 @@
 
 PPO in all conditions, with the same settings, seeds and steps. Larger true return is preferred, and
 in the flipped conditions one answer in four is turned round. Self-play compares segments of 50
-steps (``SPO segments``) or whole episodes (``SPO episodes``) with 4 of the recent ones each; reward
-learning is given as many comparisons of segments as self-play of segments asks for over the run:
-4 for every 50 steps. Every run is a file of its own under ``benchmarks/results/control_spo/``.
+steps with 4 recent ones each, and is held to 4 comparisons for every 50 steps, as many as reward
+learning is given for its segments of that length; both are spread evenly over the run. Beside them
+and for what it tells: self-play of whole episodes, which has less to compare (``SPO episodes``).
+Every run is a file of its own under ``benchmarks/results/control_spo/``.
 """
 
 from typing import Any
@@ -21,7 +22,13 @@ REWARD_MODEL: dict[str, Any] = {
     "hidden": (64, 64), "learning_rate": 1e-3, "batch_pairs": 256, "epochs": 2, "fit_steps": 1,
     "queries": "uniform", "recent_steps": 50_000,
 }  # fmt: skip
-CONDITIONS = ("SPO segments", "SPO episodes", "reward learning")
+CONDITIONS = (
+    "SPO segments",
+    "reward learning",
+    "SPO segments flipped",
+    "reward learning flipped",
+    "SPO episodes",
+)
 
 
 def make(env_id: str, condition: str, seed: int) -> Any:
@@ -46,7 +53,9 @@ def make(env_id: str, condition: str, seed: int) -> Any:
     if kind == "SPO episodes":
         return SPO(backend, queue=QUEUE, comparisons=OPPONENTS, snapshots=0, seed=seed)
     if kind == "SPO segments":
-        return SPO(backend, "segments", comparisons=OPPONENTS, snapshots=0, seed=seed)
+        return SPO(
+            backend, "segments", comparisons=OPPONENTS, labels=LABELS, snapshots=0, seed=seed
+        )
     return RewardLearning(
         backend, labels=LABELS, sessions=30, ask_until=1.0, seed=seed, **REWARD_MODEL
     )
@@ -55,7 +64,7 @@ def make(env_id: str, condition: str, seed: int) -> Any:
 CURVES = Curves(
     "spo",
     ("HalfCheetah", "Hopper"),
-    tuple(f"{one}{flips}" for flips in ("", FLIPS) for one in CONDITIONS),
+    CONDITIONS,
     make,
     "PPO on win rates, and on learned rewards",
     {"win_rate_deviation": "spo/win_rate_deviation"},
