@@ -73,10 +73,11 @@ def largest_difference(batch: Solution, singles: Sequence[Solution], mdps: Tabul
     return max(gaps)
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> tuple[float, object]:
+    """How long, and what came of it: to be kept, so that no side gives its memory back at once."""
     begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
+    result = work()
+    return time.perf_counter() - begun, result
 
 
 def main() -> None:
@@ -100,9 +101,11 @@ def main() -> None:
         "one state at a time (V* only)": lambda: [state_by_state(one) for one in singles],
     }
     spent: dict[str, list[float]] = {name: [] for name in sides}
+    results: dict[str, object] = {}
     for _ in range(rounds):
         for name, work in sides.items():
-            spent[name].append(seconds(work))
+            taken, results[name] = seconds(work)
+            spent[name].append(taken)
     medians = {name: statistics.median(values) for name, values in spent.items()}
     ratios = {name: medians[name] / medians["one batch"] for name in list(sides)[1:]}
     path = write_result(
