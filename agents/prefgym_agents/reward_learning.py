@@ -39,16 +39,22 @@ from prefgym.comparisons import Comparisons, PreferenceDataset
 from prefgym.curation.by_name import curator
 from prefgym.losses import PairLoss
 from prefgym.metrics import accuracy, pearson
-from prefgym.models.combined_features import feature_reward_model, with_factors
+from prefgym.models.combined_features import CombinedFeatures, feature_reward_model
+from prefgym.models.ensembles import Voices
+from prefgym.models.features import FactorFeatures, FeatureMap, StepFeatures
 from prefgym.models.fit import adam
-from prefgym.models.reward_models import PointwiseModel, reward_model
+from prefgym.models.personal_features import impersonal
+from prefgym.models.presets import MODELS
+from prefgym.models.reward_models import PointwiseModel
 from prefgym.models.scaled_fit import scaled_fit
 from prefgym.names import lookup
 from prefgym.raters import HierarchyRater
 from prefgym.segments import Segments
+from prefgym.wrappers.inner import find_attribute
 from prefgym.wrappers.personal import PERSON
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.learner import Learner, acted, as_rewards, given
+from prefgym_agents.people import Serving, described, reads_descriptions
 from prefgym_agents.reward_settings import PRESETS, SETTINGS, Config, in_their_place
 from prefgym_agents.settled_models import (
     awaited,
@@ -121,6 +127,10 @@ class RewardLearning(Learner):
             self._gold = fitted_to(self._reward_model(), self.data, self.config, self.loss)
         awaited(self.model, self.config)
         self.earned = ShapedRewards(self.model, self.config.earnings)
+        if self.config.earnings.serve == "inferred":
+            numbers = described(self.model).shape[1]
+            reads = reads_descriptions(policy)
+            reads.read_descriptions(find_attribute(self.env, "people"), numbers)
         self.optimizer = adam(self.model, self.config.learning_rate)
         self.sessions = 0
         """Portions of labels asked so far."""
@@ -154,6 +164,15 @@ class RewardLearning(Learner):
         """What each step earns, ``[B, T]``."""
         return self.earned(segments)
 
+    def serving(self, voices: Voices, rater_id: Any) -> Serving:
+        """The policy as it acts for raters who were not asked in training; ``serve="inferred"``.
+
+        Args:
+            voices: ``model.infer`` of some of their answers.
+            rater_id: whom to serve: one of them, or one for each lane.
+        """
+        return Serving(self.policy, voices, np.atleast_1d(rater_id))
+
     def _factors_read(self) -> tuple[str, ...]:
         """Names of the factors that the reward model reads."""
         if not self.config.factors_as_inputs:
@@ -169,17 +188,32 @@ class RewardLearning(Learner):
         return named
 
     def _reward_model(self) -> PointwiseModel:
-        """As the settings say: the backend's own, or one that reads factors beside what happens."""
-        config, env = self.config, self.env
+        """As the settings say: the backend's own, or one that reads what it is told to."""
+        features = self._features()
         make: Any = self.policy.reward_model
-        if self._inputs:
-            seen = env.single_observation_space if env.layout is None else None
-            features = with_factors(self._inputs, seen, env.single_action_space)
-            make = partial(feature_reward_model, features)
-        elif config.activation != Config.activation:
-            spaces = env.single_observation_space, env.single_action_space
-            make = partial(reward_model, *spaces, activation=config.activation)
-        return made(config, make, self.who)
+        if features is not None:
+            make = partial(feature_reward_model, features, activation=self.config.activation)
+        return made(self.config, make, self.who)
+
+    def _features(self) -> FeatureMap | None:
+        """What the reward model reads; None where the backend's own knows best.
+
+        Factors, where they are wanted. Not for whom an episode is played, where raters are told
+        apart by their answers.
+        """
+        config, env = self.config, self.env
+        own = not self._inputs and config.activation == Config.activation
+        spaces = env.single_observation_space, env.single_action_space
+        happens: list[FeatureMap] = []
+        if PERSON in self.store.factor_names and MODELS[config.model].tells_raters_apart:
+            happens, own = [impersonal(*spaces, find_attribute(env, "people"))], False
+        elif env.layout is None:
+            happens = [StepFeatures(*spaces)]
+        if own:
+            return None
+        factors = [FactorFeatures(self._inputs)] if self._inputs else []
+        parts = [*happens, *factors]
+        return parts[0] if len(parts) == 1 else CombinedFeatures(parts)
 
     def _session(self, portions: int, segments: Segments) -> None:
         """Ask so many portions of labels at once, and do all that follows; ``segments`` are new."""
@@ -212,6 +246,8 @@ class RewardLearning(Learner):
         with self.clock("reward_model"):
             self.told = self._fit(comparisons, segments)
         with self.clock("policy"):
+            if self.config.earnings.serve == "inferred":
+                reads_descriptions(self.policy).describe(described(self.model))
             self.policy.relabel(self.rewards)
             if not self._restarted:
                 self.policy.restart_values()

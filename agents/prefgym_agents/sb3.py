@@ -36,6 +36,7 @@ from prefgym_agents.astray import astray
 from prefgym_agents.backend import RewardFunction
 from prefgym_agents.normalisation import RunningNormalisation
 from prefgym_agents.sb3_env import GymnasiumVecEnv
+from prefgym_agents.sb3_people import DescribedPerson, describe, descriptions, read_descriptions
 from prefgym_agents.sb3_replay import StoreReplayBuffer
 
 RESTART_UPDATES = 100
@@ -104,6 +105,19 @@ class SB3Backend:
     ) -> tuple[Any, Any]:
         """Actions for a batch of observations."""
         return self.model.predict(observation, state, episode_start, deterministic)
+
+    def read_descriptions(self, people: int, numbers: int) -> None:
+        """Make the policy anew; see :class:`prefgym_agents.people.ReadsDescriptions`."""
+        read_descriptions(self.model, people, numbers)
+        self._reference = self.snapshot()
+
+    def describe(self, table: torch.Tensor) -> None:
+        """Read these descriptions of people from now on, ``[people, numbers]``."""
+        describe(self.model, table)
+
+    def descriptions(self) -> torch.Tensor | None:
+        """Those that are read; None where the policy sees who it is."""
+        return descriptions(self.model)
 
     def reward_model(
         self,
@@ -319,7 +333,7 @@ class OnPolicySB3(SB3Backend):
         )
         self.model.train()
         extractor = self.model.policy.features_extractor
-        if isinstance(extractor, RunningNormalisation):
+        if isinstance(extractor, RunningNormalisation | DescribedPerson):
             extractor.update(torch.as_tensor(segments.observations)[torch.as_tensor(real)])
         return self._metrics()
 
@@ -425,6 +439,7 @@ class OffPolicySB3(SB3Backend):
         the same steps, because Stable-Baselines3 improves both together.
         """
         policy: Any = self.model.policy
+        known = self.descriptions()
         fresh: Any = type(policy)(
             self.model.observation_space,
             self.model.action_space,
@@ -434,6 +449,8 @@ class OffPolicySB3(SB3Backend):
         for name in ("critic", "critic_target"):
             getattr(policy, name).load_state_dict(getattr(fresh, name).state_dict())
         policy.critic_target.load_state_dict(policy.critic.state_dict())
+        if known is not None:
+            self.describe(known)
         optimizer = policy.critic.optimizer
         optimizer.load_state_dict(fresh.critic.optimizer.state_dict())
         self.model.train(gradient_steps=RESTART_UPDATES, batch_size=self.model.batch_size)

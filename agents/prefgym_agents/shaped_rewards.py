@@ -14,7 +14,7 @@ from prefgym.rewards.shaping import AGGREGATORS, Of, Shaping, aggregator
 from prefgym.segments import Segments
 from prefgym_agents.learner import as_rewards
 
-Serve = Literal["everyone", "worst", "person"]
+Serve = Literal["everyone", "worst", "person", "inferred"]
 REFERENCES = 512
 """Segments of the untrained policy that shaped rewards are compared with."""
 
@@ -26,7 +26,8 @@ class Earnings:
     serve: Serve = "everyone"
     """Whose reward the policy gets, where the model knows several: the mean over the raters by
     their shares of the answers, that of whom the policy serves worst, or that of the person for
-    whom the episode is played (an environment made with ``personal``)."""
+    whom the episode is played (an environment made with ``personal``). The policy sees the number
+    of that person, or ("inferred") instead of it what the model inferred about that person."""
     softness: float = 0.1
     """Temperature at which the worst served, and the "soft-worst" members, are weighed, in
     deviations of the mean reward."""
@@ -94,7 +95,7 @@ class ShapedRewards:
         if self.earnings.serve == "everyone":
             return self.model.rewards(segments, aggregate)
         grouped = self.model.rewards_by_group(segments, aggregate)
-        if self.earnings.serve == "person":
+        if self.earnings.serve in ("person", "inferred"):
             return _own(grouped, segments)
         steps = float(np.sqrt(np.asarray(segments.mask).sum(1).mean()))
         return worst_group(grouped, self._read(segments)[0], self.earnings.softness * steps)

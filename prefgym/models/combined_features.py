@@ -74,6 +74,7 @@ def feature_reward_model(
     tanh: bool = False,
     seed: int = 0,
     head: HeadFactory | None = None,
+    activation: str = "leaky_relu",
 ) -> RewardModel:
     """An ensemble of multi-layer perceptrons over any features.
 
@@ -84,8 +85,9 @@ def feature_reward_model(
         tanh: hold every reward in (−1, 1).
         seed: of the initial weights; members differ.
         head: makes another head than one reward per step (``prefgym.models.presets``).
+        activation: "leaky_relu", "relu", "tanh", "silu" or "gelu".
     """
     generator = torch.Generator().manual_seed(seed)
     made = ScalarHead(tanh) if head is None else head(members, features.width, generator)
-    encoder = MLPEncoder(features.width, made.width, members, hidden, "leaky_relu", generator)
+    encoder = MLPEncoder(features.width, made.width, members, hidden, activation, generator)
     return RewardModel(features, encoder, made)
