@@ -29,8 +29,8 @@ EVALUATION_SEED = 1_000_000
 class Settings:
     """What to run."""
 
-    steps: int = 300_000
-    """Environment steps of each run."""
+    steps: int | None = None
+    """Environment steps of each run; None: as many as the benchmark says."""
     seeds: int = 5
     """Seeds 0, 1, ... of each condition."""
     workers: int = 2
@@ -56,20 +56,23 @@ class Curves:
     """Of the pictures, after the environment's name."""
     figures: Mapping[str, str]
     """Metrics that curves hold beside the true return: name in the file -> name of the scalar."""
+    steps: int = 300_000
+    """Of each run, unless told otherwise."""
 
     def main(self) -> None:
         """Make the missing runs, then the pictures and the table."""
         settings = tyro.cli(Settings)
+        steps = settings.steps or self.steps
         out = settings.out or RESULTS / f"control_{self.name}"
         out.mkdir(parents=True, exist_ok=True)
         if settings.job is not None:
-            result = self.run(*settings.job, settings.steps)
+            result = self.run(*settings.job, steps)
             self.path_of(out, *settings.job).write_text(json.dumps(result) + "\n")
             return
         jobs = self.missing(out, settings.seeds)
         with Progress() as bar, ThreadPoolExecutor(settings.workers) as pool:
             task = bar.add_task("runs", total=len(jobs))
-            waiting = [pool.submit(self.work, out, settings.steps, job) for job in jobs]
+            waiting = [pool.submit(self.work, out, steps, job) for job in jobs]
             for done in as_completed(waiting):
                 done.result()
                 bar.advance(task)

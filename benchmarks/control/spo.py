@@ -5,9 +5,8 @@
 
 PPO in all conditions, with the same settings, seeds and steps. Larger true return is preferred, and
 in the flipped conditions one answer in four is turned round. Self-play compares segments of 50
-steps with 4 recent ones each, and is held to 4 comparisons for every 50 steps, as many as reward
-learning is given for its segments of that length; both are spread evenly over the run. Beside them
-and for what it tells: self-play of whole episodes, which has less to compare (``SPO episodes``).
+steps with 4 recent ones each, and is held to 4 comparisons for every 50 steps; reward learning, by
+one network, is given as many comparisons of such segments. Both are spread evenly over the run.
 Every run is a file of its own under ``benchmarks/results/control_spo/``.
 """
 
@@ -15,20 +14,14 @@ from typing import Any
 
 from benchmarks.control.curves import Curves
 
-STEPS, OPPONENTS, QUEUE, SEGMENT = 300_000, 4, 50, 50
+STEPS, OPPONENTS, SEGMENT = 200_000, 4, 50
 LABELS = STEPS // SEGMENT * OPPONENTS
 FLIPPED, FLIPS = 0.25, " flipped"
 REWARD_MODEL: dict[str, Any] = {
-    "hidden": (64, 64), "learning_rate": 1e-3, "batch_pairs": 256, "epochs": 2, "fit_steps": 1,
-    "queries": "uniform", "recent_steps": 50_000,
+    "members": 1, "hidden": (64, 64), "learning_rate": 1e-3, "batch_pairs": 256, "epochs": 2,
+    "fit_steps": 1, "queries": "uniform", "recent_steps": 50_000,
 }  # fmt: skip
-CONDITIONS = (
-    "SPO segments",
-    "reward learning",
-    "SPO segments flipped",
-    "reward learning flipped",
-    "SPO episodes",
-)
+CONDITIONS = ("SPO", "reward learning", "SPO flipped", "reward learning flipped")
 
 
 def make(env_id: str, condition: str, seed: int) -> Any:
@@ -50,14 +43,12 @@ def make(env_id: str, condition: str, seed: int) -> Any:
         rater_kwargs={"mistake": FLIPPED if flipped else 0.0},
     )
     backend = sb3_backend("PPO", env, seed=seed, **settings("PPO", env_id))
-    if kind == "SPO episodes":
-        return SPO(backend, queue=QUEUE, comparisons=OPPONENTS, snapshots=0, seed=seed)
-    if kind == "SPO segments":
+    if kind == "SPO":
         return SPO(
             backend, "segments", comparisons=OPPONENTS, labels=LABELS, snapshots=0, seed=seed
         )
     return RewardLearning(
-        backend, labels=LABELS, sessions=30, ask_until=1.0, seed=seed, **REWARD_MODEL
+        backend, labels=LABELS, sessions=20, ask_until=1.0, seed=seed, **REWARD_MODEL
     )
 
 
@@ -68,6 +59,7 @@ CURVES = Curves(
     make,
     "PPO on win rates, and on learned rewards",
     {"win_rate_deviation": "spo/win_rate_deviation"},
+    steps=STEPS,
 )
 
 if __name__ == "__main__":
