@@ -42,7 +42,8 @@ def run(cell: Cell, suite: Suite) -> Row:
 
 
 def _scores(cell: Cell, suite: Suite) -> dict[str, float]:
-    task, size = suite.tasks[cell.task], suite.size
+    task = suite.tasks[cell.task]
+    size = task.sized(suite.size)
     sides = played(task, size, cell.seed)
     told = answered(task, suite.raters[cell.rater], size, cell.seed)
     model = fitted(cell.model, sides, told, size, cell.seed)

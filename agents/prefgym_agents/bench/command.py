@@ -23,8 +23,7 @@ class ModelsBenchmark:
     """Folder of the results; what is finished there is not done again. By default
     runs/bench-models, or runs/bench-models-quick."""
     quick: bool = False
-    """A part that takes minutes: three tasks, four raters, five models, two seeds, small fits, and
-    no policy where one would have to be learned."""
+    """A part that takes minutes: three tasks, four raters, five models, two seeds, small fits."""
     tasks: tuple[str, ...] = ()
     """Only these: delivery, random-mdps, pendulum, hopper, half-cheetah, text-style."""
     raters: tuple[str, ...] = ()
@@ -39,7 +38,8 @@ class ModelsBenchmark:
     seeds: int | None = None
     """0, 1, ...; 5 by default, 2 in the quick form."""
     policy_steps: int | None = None
-    """Environment steps for a policy that has to be learned (control); 0 learns none."""
+    """Control: learn a policy with so many environment steps, for raters of one mind; by default,
+    and with 0, the best of given episodes is chosen instead."""
     workers: int | None = None
     """Processes side by side; by default one for each core."""
     ray: str | None = None

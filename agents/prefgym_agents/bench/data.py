@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 import prefgym  # noqa: F401  (registers the environments)
 from prefgym.comparisons import Comparisons, Labels
@@ -188,7 +188,7 @@ def answered(task: Task, answers: Answers, size: Size, seed: int) -> Answered:
 def rater_of(task: Task, answers: Answers, pairs: tuple[Segments, Segments], seed: int) -> Rater:
     """The rater of a task, as rational as is asked of it over these pairs."""
     who: Any = own_rater(answers.rater) if is_own(answers.rater) else answers.rater
-    env = _made(task, 1, seed)
+    env = made(task, 1, seed)
     rater = chosen_rater(env, who, None, dict(answers.options))
     env.close()
     if isinstance(rater, AdaptiveRater) and rater.adaptive:
@@ -198,7 +198,7 @@ def rater_of(task: Task, answers: Answers, pairs: tuple[Segments, Segments], see
 
 def _behaved(task: Task, seed: int, part: int) -> PreferenceVectorEnv:
     """An environment in which so many steps were played."""
-    env = _made(task, task.lanes, seed)
+    env = made(task, task.lanes, seed)
     rng = np.random.default_rng((seed, part, 0))
     env.reset(seed=int(rng.integers(2**31)))
     sticky = task.stickiness * np.linspace(0.0, 1.0, task.lanes)
@@ -221,16 +221,8 @@ def drawn_actions(space: gym.Space[Any], lanes: int, rng: np.random.Generator) -
     return drawn.astype(space.dtype)
 
 
-def drawn_tokens(
-    layout: Layout, count: int, rng: np.random.Generator
-) -> tuple[Int[np.ndarray, " count steps"], Bool[np.ndarray, " count steps"]]:
-    """Responses of uniformly random tokens, and their masks."""
-    drawn = rng.integers(layout.codec.size, size=(count, layout.response_tokens))
-    mask = layout.mask(drawn)
-    return np.where(mask, drawn, 0), mask
-
-
-def _made(task: Task, lanes: int, seed: int) -> PreferenceVectorEnv:
+def made(task: Task, lanes: int, seed: int) -> PreferenceVectorEnv:
+    """The environment of a task, which asks nothing by itself."""
     steps = {} if task.segment_steps is None else {"segment_steps": task.segment_steps}
     asked = {"num_envs": lanes, "query_every": None, **steps, **task.env_kwargs(seed)}
     env = gym.make_vec(task.env, **asked)

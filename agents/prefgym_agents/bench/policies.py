@@ -1,10 +1,11 @@
 """The policy that a fitted model leads to, and its return in the eyes of who answered.
 
-0 is what random actions earn, 1 the best that there is (where a policy is learned: a reference).
-
-    plan        exact, with the learned reward in the place of the true one
-    best-of-n   of random responses to a prompt, the one that the learned reward likes best
-    learn       reward learning with a model of this kind, from questions of its own
+    plan        exact, with the learned reward in the place of the true one;
+                0 is what random actions earn, 1 the best that there is
+    best-of-n   of the responses to a prompt, or of the episodes from a start, the one that the
+                learned reward likes best; 0 is the mean of them, 1 the best
+    learn       reward learning with a model of this kind, from questions of its own;
+                0 is what random actions earn, 1 a reference
 
 A rater of one mind wants the true reward, whether it judges by the return of a segment or by its
 regret. The groups of a population each want their own sum of factors; a model that tells raters
@@ -31,8 +32,9 @@ from prefgym.raters.scores import (
 from prefgym.raters.scripted import ScriptedRater
 from prefgym.segments import Segments
 from prefgym_agents.backends import make_backend
+from prefgym_agents.bench.candidates import Candidates, candidates
 from prefgym_agents.bench.clock import tensors
-from prefgym_agents.bench.data import Answered, Played, drawn_tokens
+from prefgym_agents.bench.data import Answered, Played
 from prefgym_agents.bench.fitting import Fitted, made_model
 from prefgym_agents.bench.own import OwnModel, is_own, own_model
 from prefgym_agents.bench.suite import Cell, Size, Task
@@ -75,8 +77,7 @@ def led_to(
     """``true_return``: mean over the groups by their shares; ``worst_group_return``.
 
     Both are NaN where nothing can be said: no reward stands behind the answers, the model gives
-    none, or no policy is learned (``policy_steps`` is 0, or several groups disagree where it would
-    have to be).
+    none, or several groups disagree where a policy would have to be learned.
     """
     wanted = wishes(answered)
     each = np.full(answered.groups, np.nan)
@@ -85,9 +86,8 @@ def led_to(
     elif task.improve == "plan":
         each = _planned(fitted, wanted, played, answered)
     elif task.improve == "best-of-n":
-        rng = np.random.default_rng((cell.seed, 4))
-        each = _best_of_n(fitted, wanted, played, answered, size, rng)
-    elif task.policy_steps and len(wanted) == 1:
+        each = _best_of_n(fitted, wanted, candidates(task, size, cell.seed), answered)
+    elif len(wanted) == 1:
         each[0] = _learned(cell, task, played, answered, size)
     return {
         "true_return": float(each @ answered.shares),
@@ -187,38 +187,23 @@ def _task(rules: Any, worth: Float[np.ndarray, " entries"]) -> Any:
 
 
 def _best_of_n(
-    fitted: Fitted,
-    wanted: list[StepSum],
-    played: Played,
-    answered: Answered,
-    size: Size,
-    rng: np.random.Generator,
+    fitted: Fitted, wanted: list[StepSum], among: Candidates, answered: Answered
 ) -> Float[np.ndarray, " groups"]:
-    rules, each = played.rules, size.best_of
-    prompts = len(rules.prompts)
-    context_id = np.repeat(np.arange(prompts), each)
-    actions, mask = drawn_tokens(rules.layout, len(context_id), rng)
+    """Scaled worths of the candidates that the learned reward likes best; ties share."""
+    by_start = (-1, among.starts, among.each)
     with tensors():
-        told = rules.play(context_id, actions, mask)
-        responses = Segments(
-            actions=actions,
-            mask=mask,
-            context=rules.prompts[context_id],
-            context_id=context_id,
-            rewards=told.rewards,
-            factors=told.factors,
-        )
-        liked = _rewards(fitted, responses, answered).sum(-1).reshape(-1, prompts, each).argmax(-1)
-        earned = np.stack([one(responses) for one in wanted]).reshape(-1, prompts, each)
-        chosen = np.take_along_axis(earned, liked[..., None], -1).mean((1, 2))
+        liked = _rewards(fitted, among.segments, answered).sum(-1).reshape(by_start)
+        earned = np.stack([one(among.segments) for one in wanted]).reshape(by_start)
+        chosen = np.mean(earned, -1, where=liked == liked.max(-1, keepdims=True)).mean(1)
         floor, best = earned.mean((1, 2)), earned.max(-1).mean(1)
-        scaled: np.ndarray = (chosen - floor) / (best - floor)
-        return scaled
+        span = best - floor
+        return np.where(span > 0.0, (chosen - floor) / np.where(span > 0.0, span, 1.0), 1.0)
 
 
 def _learned(cell: Cell, task: Task, played: Played, answered: Answered, size: Size) -> float:
     """The scaled true return of reward learning with a new model of this kind."""
     own = own_model(cell.model) if is_own(cell.model) else OwnModel(MODELS[cell.model], None)
+    assert task.reference is not None
     arguments: dict[str, Any] = environment_settings(task.env)
     if task.segment_steps is not None:
         arguments["segment_steps"] = task.segment_steps

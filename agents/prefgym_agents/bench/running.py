@@ -29,7 +29,7 @@ from prefgym_agents.bench.cells import Row
 from prefgym_agents.bench.clock import tensors
 from prefgym_agents.bench.suite import Cell, Suite, plain
 
-FORMAT = 1
+FORMAT = 2
 """Of suite.json and the rows; raised when either changes its meaning."""
 RAY_SECONDS = 5.0
 """How long a cluster may take to answer."""

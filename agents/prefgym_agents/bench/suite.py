@@ -13,7 +13,7 @@ from prefgym.names import lookup
 from prefgym_agents.bench.own import digest, is_own, own_model, own_rater
 
 Improve = Literal["plan", "best-of-n", "learn"]
-"""How a task's policy follows from a reward: exactly, by choice among responses, by learning."""
+"""How a task's policy follows from a reward: exactly, by choice among candidates, by learning."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,18 @@ class Task:
     layouts: tuple[int, ...] = ()
     """Values of ``layout_seed``, one for each seed in turn; none where there is one board."""
     policy_steps: int = 0
-    """Environment steps of "learn"; 0 makes no policy."""
+    """Environment steps of "learn"."""
     policy_labels: int = 0
     """Comparisons that "learn" may ask for."""
-    reference: float = 1.0
-    """Of "learn": the true return that counts as 1, where random actions are 0."""
+    reference: float | None = None
+    """Of "learn": the true return that counts as 1, where random actions are 0. None: no policy
+    can be learned here."""
+    fit: tuple[tuple[str, Any], ...] = ()
+    """What is fitted otherwise here: fields of :class:`Size` by name."""
+
+    def sized(self, size: "Size") -> "Size":
+        """The size of a fit here."""
+        return replace(size, **dict(self.fit))
 
     def env_kwargs(self, seed: int) -> dict[str, Any]:
         """Arguments of the environment under a seed of the suite."""
@@ -87,6 +94,12 @@ class Size:
     """Sets of such options."""
     best_of: int = 256
     """Responses among which "best-of-n" chooses, for each prompt."""
+    starts: int = 16
+    """Where no text is written: from how many "best-of-n" chooses."""
+    candidates: int = 63
+    """Episodes among which it chooses, for each start."""
+    candidate_steps: int = 100
+    """Of each, at most."""
 
 
 class Cell(NamedTuple):
@@ -145,29 +158,37 @@ TASKS: Final[dict[str, Task]] = {
     ),
     "pendulum": Task(
         "prefgym/Pendulum-v0",
-        "learn",
-        policy_steps=50_000,
+        "best-of-n",
         policy_labels=500,
         reference=-119.0,
         **_ROBOT,
     ),
     "hopper": Task(
         "prefgym/Hopper-v0",
-        "learn",
-        policy_steps=100_000,
+        "best-of-n",
         policy_labels=1_000,
         reference=1_053.0,
         **_ROBOT,
     ),
     "half-cheetah": Task(
         "prefgym/HalfCheetah-v0",
-        "learn",
-        policy_steps=100_000,
+        "best-of-n",
         policy_labels=1_000,
         reference=4_079.6,
         **_ROBOT,
     ),
-    "text-style": Task("prefgym/TextStyle-v0", "best-of-n", lanes=100, stickiness=0.0),
+    "text-style": Task(
+        "prefgym/TextStyle-v0",
+        "best-of-n",
+        lanes=100,
+        stickiness=0.0,
+        fit=(
+            ("members", 1),
+            ("hidden", (32,)),
+            ("gradient_steps", 750),
+            ("batch_pairs", 128),
+        ),
+    ),
 }
 """Tasks by name. Layouts are the first of those from 36 on with five kinds of items, at most 50
 cells, and 10 or more between the returns of random and of optimal actions. References are the true
@@ -187,7 +208,7 @@ RATERS: Final[dict[str, Answers]] = {
 FULL: Final = Suite(TASKS, RATERS, tuple(MODELS), 5, Size())
 QUICK: Final = Suite(
     {name: TASKS[name] for name in ("delivery", "random-mdps")}
-    | {"pendulum": Task("prefgym/Pendulum-v0", "learn", 10, lanes=20, steps=6_000)},
+    | {"pendulum": replace(TASKS["pendulum"], segment_steps=10, steps=6_000)},
     {name: RATERS[name] for name in ("partial-return", "regret", "cyclic", "two-groups")},
     ("bt", "gpm", "pal", "vpl", "maxmin"),
     2,
@@ -211,7 +232,8 @@ def selected(
         raters: keys of ``RATERS``, or ``module:name``.
         models: keys of ``MODELS``, or ``module:name``.
         seeds: 0, 1, ...
-        policy_steps: of tasks whose policy is learned.
+        policy_steps: learn a policy with so many environment steps where one can be learned; 0 and
+            None choose among candidates there.
 
     Raises:
         ValueError: a name that nothing has, or that does not import; no seeds, or steps below 0.
@@ -258,7 +280,6 @@ def _answers(name: str) -> Answers:
 
 
 def _with_steps(task: Task, steps: int) -> Task:
-    if task.improve != "learn":
+    if steps == 0 or task.reference is None:
         return task
-    labels = task.policy_labels or 500
-    return replace(task, policy_steps=steps, policy_labels=labels)
+    return replace(task, improve="learn", policy_steps=steps)
