@@ -79,11 +79,11 @@ class Size:
 
     train_pairs: int = 8_000
     test_pairs: int = 1_000
-    members: int = 3
+    members: int = 1
     """Networks in the ensemble."""
     hidden: tuple[int, ...] = (64, 64)
     """Of each; where text is written, the width of the last is that of a small transformer."""
-    gradient_steps: int = 250
+    gradient_steps: int = 150
     """Rounded up to whole passes over the pairs."""
     batch_pairs: int = 256
     learning_rate: float = 5e-3
@@ -183,9 +183,8 @@ TASKS: Final[dict[str, Task]] = {
         lanes=100,
         stickiness=0.0,
         fit=(
-            ("members", 1),
             ("hidden", (32,)),
-            ("gradient_steps", 750),
+            ("gradient_steps", 400),
             ("batch_pairs", 128),
         ),
     ),
@@ -212,7 +211,7 @@ QUICK: Final = Suite(
     {name: RATERS[name] for name in ("partial-return", "regret", "cyclic", "two-groups")},
     ("bt", "gpm", "pal", "vpl", "maxmin"),
     2,
-    Size(test_pairs=500, members=1, gradient_steps=150),
+    Size(test_pairs=500),
 )
 
 
