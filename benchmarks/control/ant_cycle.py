@@ -1,13 +1,14 @@
 """An ant that is judged in a circle: how far it got, and whether its heading is a little ahead.
 
-    python -m benchmarks.control.ant_cycle                    # 300,000 steps, then the picture
+    python -m benchmarks.control.ant_cycle                    # 400,000 steps, then the picture
     python -m benchmarks.control.ant_cycle --steps 40000 --out runs/ant
 
-SPO (PPO, whole episodes against a queue of 20) on Ant with the rater ``distance-and-sector``: of
-two episodes the one that got farther is liked, and more so the one whose heading lies within 45
-degrees anticlockwise of the other's, so that no direction is best. Snapshots are taken at equal
-intervals; each plays 16 fresh episodes. The picture shows where they went, and how often each
-snapshot is preferred to each. Under a circle later snapshots need not beat all earlier ones.
+SPO (PPO, segments of 50 steps, each against 10 of the newest 50) on Ant with the rater
+``distance-and-sector``: of two ways the one that led farther is liked, and more so the one whose
+heading lies within 45 degrees anticlockwise of the other's, so that no direction is best. Snapshots
+are taken at equal intervals; each plays 16 fresh episodes. The picture shows where they went, and
+how often the whole episodes of each snapshot are preferred to those of each. Under a circle later
+snapshots need not beat all earlier ones.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from prefgym_agents.sb3 import sb3_backend
 from prefgym_agents.spo import SPO
 from prefgym_agents.tuned import settings
 
-ENV, RATER = "prefgym/Ant-v0", "distance-and-sector"
+ENV, RATER, SEGMENT = "prefgym/Ant-v0", "distance-and-sector", 50
 VELOCITY, SECONDS = slice(13, 15), 0.05
 """Columns of the velocity in the plane, and how long a step takes."""
 
@@ -39,7 +40,7 @@ VELOCITY, SECONDS = slice(13, 15), 0.05
 class Settings:
     """What to run."""
 
-    steps: int = 300_000
+    steps: int = 400_000
     """Environment steps."""
     snapshots: int = 6
     """Policies that are compared, at equal intervals."""
@@ -53,9 +54,9 @@ class Settings:
 
 def trained(asked: Settings) -> tuple[SPO, list[Any]]:
     """The learner, and its snapshots."""
-    env = gym.make_vec(ENV, num_envs=8, rater=RATER)
+    env = gym.make_vec(ENV, num_envs=8, rater=RATER, segment_steps=SEGMENT)
     backend = sb3_backend("PPO", env, seed=asked.seed, **settings("PPO", ENV))
-    learner = SPO(backend, queue=20, comparisons=10, snapshots=0, seed=asked.seed)
+    learner = SPO(backend, "segments", scale=SEGMENT, snapshots=0, seed=asked.seed)
     taken, every = [], asked.steps / asked.snapshots
     with Progress() as bar:
         task = bar.add_task("training", total=asked.steps)
