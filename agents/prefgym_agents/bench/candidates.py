@@ -15,6 +15,7 @@ from prefgym.segments import Segments
 from prefgym.store import EpisodeStore, SegmentIndex
 from prefgym.text import Layout
 from prefgym.wrappers import PreferenceVectorEnv
+from prefgym_agents.bench.clock import tensors
 from prefgym_agents.bench.data import drawn_actions, made, played
 from prefgym_agents.bench.suite import Size, Task
 
@@ -123,7 +124,8 @@ def _best(
     drawn = drawn_actions(env.single_action_space, lanes * tried, rng)
     if tried == 1 or source is None:
         return drawn[:lanes]
-    told = source(np.repeat(observations, tried, 0), drawn).reshape(lanes, tried)
+    with tensors():
+        told = source(np.repeat(observations, tried, 0), drawn).reshape(lanes, tried)
     chosen: np.ndarray = drawn[np.arange(lanes) * tried + told.argmax(1)]
     return chosen
 
