@@ -15,6 +15,7 @@ from prefgym.registration import ENVIRONMENTS, EnvironmentSpec
 from prefgym.segments import Segments
 from prefgym.vector import ReplayableVectorEnv
 from prefgym.wrappers.inner import check_length, find_attribute
+from prefgym.wrappers.intervention import InterventionEnv, InterventionVectorEnv
 from prefgym.wrappers.personal import Personal
 from prefgym.wrappers.single import PreferenceEnv
 from prefgym.wrappers.vector import PreferenceVectorEnv
@@ -27,13 +28,17 @@ def make(task: str, render_mode: str | None = None, **kwargs: Any) -> Preference
         task: the name in the id.
         render_mode: passed to the raw environment.
         **kwargs: arguments of :class:`PreferenceEnv`; ``personal`` plays every episode for one of
-            so many people (:class:`~prefgym.wrappers.personal.Personal`); all others go to the raw
-            environment.
+            so many people (:class:`~prefgym.wrappers.personal.Personal`), ``supervision`` lets
+            somebody watch and take over (:class:`~prefgym.wrappers.InterventionEnv`); all others go
+            to the raw environment.
     """
     spec, ours, theirs = _sorted_arguments(task, kwargs)
     check_length(ours["segment_steps"], spec.id, spec.max_episode_steps)
     people = theirs.pop("personal", None)
+    supervision = theirs.pop("supervision", None)
     env = _named(_personal(_raw(spec, render_mode, theirs), people), spec)
+    if supervision is not None:
+        env = InterventionEnv(env, supervision)
     return PreferenceEnv(env, **_fitting(env, ours, kwargs))
 
 
@@ -53,14 +58,14 @@ def make_vector(
         max_episode_steps: time limit; the id's own by default.
         autoreset_mode: SAME_STEP by default, which is what Stable-Baselines3 needs.
         render_mode: passed to the raw environments.
-        **kwargs: arguments of :class:`PreferenceVectorEnv` and ``personal``, as in :func:`make`;
-            others go to the raw environment.
+        **kwargs: arguments of :class:`PreferenceVectorEnv`, ``personal`` and ``supervision``, as in
+            :func:`make`; others go to the raw environment.
     """
     spec, ours, theirs = _sorted_arguments(task, kwargs)
     limit = spec.max_episode_steps if max_episode_steps is None else max_episode_steps
     check_length(ours["segment_steps"], spec.id, limit)
     mode = AutoresetMode(autoreset_mode)
-    people = theirs.pop("personal", None)
+    people, supervision = theirs.pop("personal", None), theirs.pop("supervision", None)
     if spec.batched and people is not None:
         raise ValueError(
             f"personal={people}: {spec.id} steps all lanes at once and shows nobody for whom it is"
@@ -80,7 +85,10 @@ def make_vector(
             * num_envs,
             mode,
         )
-    return PreferenceVectorEnv(_named(inner, spec), **_fitting(inner, ours, kwargs))
+    inner = _named(inner, spec)
+    if supervision is not None:
+        inner = InterventionVectorEnv(inner, supervision)
+    return PreferenceVectorEnv(inner, **_fitting(inner, ours, kwargs))
 
 
 def _named(env: Any, spec: EnvironmentSpec) -> Any:

@@ -51,6 +51,7 @@ from prefgym.names import lookup
 from prefgym.raters import HierarchyRater
 from prefgym.segments import Segments
 from prefgym.wrappers.inner import find_attribute
+from prefgym.wrappers.notes import of_the_task
 from prefgym.wrappers.personal import PERSON
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.learner import Learner, acted, as_rewards, given
@@ -180,7 +181,7 @@ class RewardLearning(Learner):
         rater = self.env.elicitor.rater
         if isinstance(rater, HierarchyRater):
             return tuple(level.name for level in rater.levels)
-        named = tuple(name for name in self.store.factor_names if name != PERSON)
+        named = of_the_task(self.store.factor_names)
         if not named:
             raise ValueError(
                 "factors_as_inputs=True, and this environment names no factors; set it to False."

@@ -76,6 +76,22 @@ class SegmentStateValueSource(SegmentValueSource, Protocol):
 
 
 @dataclass(frozen=True)
+class OwnValues:
+    """What an environment that solves itself knows, as one value source."""
+
+    advantages: ValueSource
+    values: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """A*(s, a) of some steps."""
+        return self.advantages(observations, actions)
+
+    def state_values(self, observations: np.ndarray) -> np.ndarray:
+        """V*(s) of some states."""
+        return self.values(observations)
+
+
+@dataclass(frozen=True)
 class StepSum:
     """The weighted sum of a score over the real steps of a segment.
 

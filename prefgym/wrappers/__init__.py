@@ -6,8 +6,16 @@ answered, ``preference`` with plain numbers (which two segments, the label, who 
 segments themselves stay in the store.
 """
 
+from prefgym.wrappers.intervention import InterventionEnv, InterventionVectorEnv
 from prefgym.wrappers.learned_reward import LearnedReward
 from prefgym.wrappers.single import PreferenceEnv
 from prefgym.wrappers.vector import PreferenceVectorEnv, preference_layer
 
-__all__ = ["LearnedReward", "PreferenceEnv", "PreferenceVectorEnv", "preference_layer"]
+__all__ = [
+    "InterventionEnv",
+    "InterventionVectorEnv",
+    "LearnedReward",
+    "PreferenceEnv",
+    "PreferenceVectorEnv",
+    "preference_layer",
+]

@@ -2,13 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 
@@ -17,13 +15,14 @@ from prefgym.names import lookup
 from prefgym.raters import RATERS, ProbabilityRater, Rater, make_rater, populations
 from prefgym.raters.defaults import Surroundings, default_options
 from prefgym.raters.options import checked_options
-from prefgym.raters.scores import ValueSource
+from prefgym.raters.scores import OwnValues, ValueSource
 from prefgym.registration import ENVIRONMENTS
 from prefgym.responses import ResponseStore
 from prefgym.segments import Segments
 from prefgym.store import EpisodeStore
 from prefgym.vector import ReplayableVectorEnv
-from prefgym.wrappers.personal import PERSON, Personal
+from prefgym.wrappers.notes import of_the_task
+from prefgym.wrappers.personal import Personal
 
 GAME, GROUPS = "game", "groups"
 """Raters that the environment itself defines."""
@@ -131,7 +130,7 @@ def surroundings(env: Any) -> Surroundings:
         classes=tuple(
             one.__name__.removesuffix("Env") for layer in _layers(env) for one in type(layer).mro()
         ),
-        factors=tuple(one for one in find_attribute(env, "factor_names") or () if one != PERSON),
+        factors=of_the_task(find_attribute(env, "factor_names") or ()),
         columns=math.prod(seen.shape) if vector else 0,
         choices=int(acted.n) if isinstance(acted, spaces.Discrete) else 0,
         text=layout is not None,
@@ -206,23 +205,7 @@ def _own_values(env: Any) -> ValueSource | None:
     if advantages is None or values is None:
         known: ValueSource | None = advantages
         return known
-    return _OwnValues(advantages, values)
-
-
-@dataclass(frozen=True)
-class _OwnValues:
-    """What an environment that solves itself knows, as one value source."""
-
-    advantages: ValueSource
-    values: Callable[[np.ndarray], np.ndarray]
-
-    def __call__(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """A*(s, a) of some steps."""
-        return self.advantages(observations, actions)
-
-    def state_values(self, observations: np.ndarray) -> np.ndarray:
-        """V*(s) of some states."""
-        return self.values(observations)
+    return OwnValues(advantages, values)
 
 
 def limit(env: Any) -> tuple[str, int | None]:

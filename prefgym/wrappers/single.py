@@ -141,6 +141,7 @@ class PreferenceEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         actions = np.asarray(action)[None]
         self.store.check_actions(actions)
         observation, reward, terminated, truncated, info = self.env.step(action)
+        actions = np.asarray(info.get("executed_action", action))[None]
         truth = float(reward)
         self.store.append(
             _ALONE,

@@ -142,6 +142,7 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         chosen = self._of(lanes, np.asarray(actions))
         self.store.check_actions(chosen)
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        chosen = self._of(lanes, np.asarray(infos.get("executed_action", actions)))
         ended = terminated | truncated
         arrived = observations
         if self.autoreset_mode == AutoresetMode.SAME_STEP and np.count_nonzero(ended):
@@ -252,6 +253,8 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
                 " prefgym.vector.ReplayableVectorEnv."
             )
         state = {f"env/{name}": value for name, value in vector.get_state().items()}
+        for number, layer in enumerate(self._layers_with_state()):
+            state |= {f"layer{number}/{name}": one for name, one in layer.get_state().items()}
         state |= {f"store/{name}": value for name, value in self.store.state().items()}
         state |= {f"ask/{name}": value for name, value in self.elicitor.get_state().items()}
         return state | {"resetting": self._resetting.copy()}
@@ -264,10 +267,21 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
 
         vector: Any = self.env.unwrapped
         vector.set_state(part("env/"))
+        for number, layer in enumerate(self._layers_with_state()):
+            layer.set_state(part(f"layer{number}/"))
         self.store.restore(part("store/"))
         self.elicitor.set_state(part("ask/"))
         self._resetting = state["resetting"].copy()
         self._seeded = True
+
+    def _layers_with_state(self) -> list[Any]:
+        """Wrappers between this one and the environment itself that remember something."""
+        found, layer = [], self.env
+        while isinstance(layer, gym.vector.VectorWrapper):
+            if "get_state" in vars(type(layer)):
+                found.append(layer)
+            layer = layer.env
+        return found
 
     def _begin(self, mask: np.ndarray, observations: Any, infos: Mapping[str, Any]) -> None:
         lanes = np.nonzero(mask)[0]
