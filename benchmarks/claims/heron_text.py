@@ -89,7 +89,7 @@ def settings(pull: float) -> dict[str, Any]:
 def pretrained(env: Any, seed: int) -> PreTrainedModel:
     """A tiny model that answers as demonstrators do."""
     layout, task = env.get_wrapper_attr("layout"), env.get_wrapper_attr("task")
-    model = causal_model(None, layout, seed=seed)
+    model: PreTrainedModel = causal_model(None, layout, seed=seed)
     demonstrations = task.demonstrations(4_000, np.random.default_rng(seed))
     pretrain(model, layout, demonstrations, PretrainingConfig(epochs=5, seed=seed))
     return model

@@ -3,12 +3,21 @@
 Every entry of ``LEARNERS`` is one class with one set of settings. It trains on every entry of
 ``TASKS``: a pendulum that a network of Stable-Baselines3's PPO swings up, and a text that a tiny
 GPT-2 copies while leaving out a forbidden letter (27 prompts, 341 responses each). Between tasks
-differ the environment's id, the function that makes the backend, and for how many steps it trains;
-labels are as many on both.
+differ the environment's id, what it names and knows, the function that makes the backend, and for
+how many steps it trains; labels are as many on both.
 
-Learners say whose answers they read. The reward learner models partial returns. CPL models regret:
-on the pendulum from V* on a grid (:mod:`benchmarks.claims.pendulum_values`), on text from exact
-tables, where regret orders two responses to one prompt as their returns do.
+Learners say whose answers they read. The reward learner and SPO read partial returns. CPL models
+regret: on the pendulum from V* on a grid (:mod:`benchmarks.claims.pendulum_values`), on text from
+exact tables, where regret orders two responses to one prompt as their returns do. HERON reads a
+hierarchy of factors with margins of half a deviation. Factors are the environment's, and so is
+their order, which is the one thing that it is told differently: the pendulum's angle, then its
+speed, then the torque; of a text what was copied, then the forbidden letters.
+
+Labels are 4,000 at most, but 20,000 for SPO: it keeps no answer, so that each teaches only once,
+and with 4,000 of them it closes half of the gap on text (and as much as with 20,000 on the
+pendulum). It compares segments, which on text are whole responses; the scale of its win rates is
+that of rewards which are worth a pull to the reference. HERON asks for far fewer on text, where
+soon hardly a pair is decided.
 
 What is reported is the share of the gap in true return, in fresh episodes, between the policy that
 training started from and the best known one. On the pendulum the start is a random action and the
@@ -17,7 +26,8 @@ task's demonstrations, in which 3 tokens of 10 are wrong, and the best is the ex
 learner on the true reward stands beside it as a figure, at the same steps and with the backend's
 own algorithm.
 
-Control: a coin answers instead, and on average over the seeds nothing of the gap may be closed (a
+Control: a coin answers instead (for HERON the hierarchy, turned round half of the time), and on
+average over the seeds nothing of the gap may be closed (a
 single seed of it moves at random, by a fifth of the gap on the pendulum).
 """
 
@@ -40,6 +50,7 @@ from benchmarks.claims.training import EVALUATION_SEED
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.direct import DirectPreference
 from prefgym_agents.evaluation import Predicts, evaluate
+from prefgym_agents.heron import HERON
 from prefgym_agents.language import language_backend
 from prefgym_agents.language.models import causal_model
 from prefgym_agents.language.pretraining import PretrainingConfig, pretrain
@@ -47,6 +58,7 @@ from prefgym_agents.learner import Learner
 from prefgym_agents.oracle import TrueReward
 from prefgym_agents.reward_learning import RewardLearning
 from prefgym_agents.sb3 import sb3_backend
+from prefgym_agents.spo import SPO
 from prefgym_agents.tuned import settings
 
 KEY = "text_transfer"
@@ -54,6 +66,10 @@ CLAIM = "What learns from preferences on a control task learns, unchanged, on a 
 
 SEEDS = 5
 LABELS = 4_000
+MORE_LABELS = 20_000
+"""For who learns from each label once."""
+MARGIN = 0.5
+"""Of every level of a hierarchy, in deviations."""
 CLOSE = 0.8
 """Share of the gap that every learner closes on every task, in every seed."""
 UNTAUGHT = 0.2
@@ -71,6 +87,14 @@ class Entry:
     """``(backend, labels=, seed=)``."""
     reads: str
     """What its labels mean: the rater that it learns from."""
+    labels: int = LABELS
+
+    def asked(self, factors: str, coin: bool) -> dict[str, Any]:
+        """Who answers: arguments of the environment, whose factors are these; or a coin."""
+        if self.reads == "heron":
+            hierarchy = {"factors": factors, "margins": MARGIN, "mistake": 0.5 if coin else 0.0}
+            return {"rater": "heron", "rater_kwargs": hierarchy, "budget": self.labels}
+        return {"rater": "random" if coin else self.reads, "budget": self.labels}
 
 
 LEARNERS = {
@@ -92,6 +116,12 @@ LEARNERS = {
         partial(DirectPreference, config="cpl", rounds=6, epochs=20, batch_pairs=96, meaning=None),
         "regret",
     ),
+    "spo": Entry(
+        partial(SPO, compare="segments", queue=50, comparisons=10, scale=4.0, snapshots=0),
+        "partial-return",
+        MORE_LABELS,
+    ),
+    "heron": Entry(partial(HERON, sessions=10, ask_until=0.6), "heron"),
 }
 """Who learns; a new learner joins by one entry."""
 
@@ -101,6 +131,8 @@ class Task:
     """One domain."""
 
     env: str
+    factors: str
+    """Of the environment, the most important first."""
     backends: Callable[[Any, int], Backends]
     """Given an environment and a seed, prepares the starting policy."""
     best: Callable[[Any, int], float]
@@ -115,10 +147,11 @@ class Task:
     deterministic: bool = True
     """How a policy is judged: by its most likely actions, or by sampled ones."""
 
-    def make(self, rater: str) -> Any:
-        """The environment, with somebody to ask."""
+    def make(self, entry: Entry | None = None, coin: bool = False) -> Any:
+        """The environment, with somebody whom a learner asks, or a coin in their place."""
         arguments = {**self.lanes, **self.arguments, **self.asking()}
-        return gym.make_vec(self.env, rater=rater, query_every=None, budget=LABELS, **arguments)
+        asked = {} if entry is None else entry.asked(self.factors, coin)
+        return gym.make_vec(self.env, query_every=None, **arguments, **asked)
 
     def score(self, policy: Predicts, seed: int) -> float:
         """Mean true return of fresh episodes."""
@@ -171,10 +204,17 @@ def exact_regret() -> dict[str, Any]:
 PENDULUM = "prefgym/Pendulum-v0"
 TASKS = {
     "control": Task(
-        PENDULUM, networks, greedy_in_values, 80_000, {"num_envs": 8}, asking=exact_regret
+        PENDULUM,
+        "-angle2,-speed2,-torque2",
+        networks,
+        greedy_in_values,
+        80_000,
+        {"num_envs": 8},
+        asking=exact_regret,
     ),
     "text": Task(
         "prefgym/TextCopy-v0",
+        "copied,-forbidden",
         language_models,
         optimum,
         200_000,
@@ -228,7 +268,7 @@ def train(job: Job) -> Mapping[str, float]:
     """Shares of the gap by learner, the same with a coin, and where the gap begins and ends."""
     torch.set_num_threads(1)
     task, seed = TASKS[job.task], job.seed
-    env = task.make("partial-return")
+    env = task.make()
     backends = task.backends(env, seed)
     best = task.best(env, seed)
     start = task.score(backends(env), seed)
@@ -238,10 +278,11 @@ def train(job: Job) -> Mapping[str, float]:
 
     found = {"start": start, "best": best}
     if len(job.learners) == len(LEARNERS):
-        found["true_reward"] = share(TrueReward(backends(task.make("partial-return"))))
+        found["true_reward"] = share(TrueReward(backends(task.make())))
     for name in job.learners:
         entry = LEARNERS[name]
-        for rater, suffix in ((entry.reads, ""), ("random", "_coin")):
-            backend = backends(task.make(rater))
-            found[name + suffix] = share(entry.make(backend, labels=LABELS, seed=seed))
+        for coin in (False, True):
+            backend = backends(task.make(entry, coin))
+            learner = entry.make(backend, labels=entry.labels, seed=seed)
+            found[name + ("_coin" if coin else "")] = share(learner)
     return found
