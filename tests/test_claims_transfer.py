@@ -1,0 +1,30 @@
+"""Claim text_transfer: who answers whom, and for how many labels."""
+
+import numpy as np
+import pytest
+
+from benchmarks.claims.text_transfer import LEARNERS, TASKS
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_a_coin_answers_in_the_place_of_every_rater(learner: str, task: str) -> None:
+    entry = LEARNERS[learner]
+    told, tossed = (TASKS[task].make(entry, coin) for coin in (False, True))
+    for env in (told, tossed):
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        for _ in range(200):
+            env.step(env.action_space.sample())
+    a, b = told.sample_pairs(64, np.random.default_rng(0))
+    sure = np.abs(told.rater.probability(a, b) - 0.5)
+    assert sure.max() == 0.5
+    assert np.array_equal(tossed.rater.probability(a, b), np.full(64, 0.5))
+    assert told.elicitor.budget_left == tossed.elicitor.budget_left == entry.labels
+
+
+def test_a_learner_has_as_many_labels_and_the_same_settings_on_every_task() -> None:
+    hierarchies = {name: LEARNERS["heron"].asked(one.factors, False) for name, one in TASKS.items()}
+    for name, asked in hierarchies.items():
+        assert asked["rater_kwargs"].pop("factors") == TASKS[name].factors
+    assert hierarchies["control"] == hierarchies["text"]
