@@ -22,8 +22,8 @@ drinks that beat each other in a circle (``spo_text.py``).
 models per seed learn to copy (``spo_noisy.py``): what is wanted is that on average they close 0.6
 of the gap in true return to the optimum, a threshold that was set by what was measured. There is a
 true reward here, and a learned one is no worse for it: reward learning with as many comparisons
-and tokens closes more, in both seeds that were tried (0.94 and 0.97). It keeps its comparisons and learns from them
-again, while SPO learns from each once. It is told as a figure.
+and tokens closes more, in both seeds that were tried (0.94 and 0.97). It keeps its comparisons and
+learns from them again, while SPO learns from each once. It is told as a figure.
 
 Controls: where one population decides alone there is no circle, and the Bradley-Terry option is
 not exploitable either; and where a coin answers, SPO's walks score no more than one, and its
