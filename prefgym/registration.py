@@ -60,6 +60,7 @@ ENVIRONMENTS: dict[str, EnvironmentSpec] = {
         EnvironmentSpec(
             "RandomMDP", "prefgym_envs.random_mdps", 200, 3, 100, "regret", batched=True
         ),
+        EnvironmentSpec("PitGrid", "prefgym_envs.pit_grid", 100, 3, 100, "regret", batched=True),
         _control("Pendulum", 200, 50),
         _control("CartPole", 500, 20),
         _control("MountainCarContinuous", 999, 50),

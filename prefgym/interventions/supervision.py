@@ -35,7 +35,8 @@ class Supervision:
 
     Judging *executed* actions: the policy acts; if that is not let pass, the expert acts for the
     next ``steps`` steps, then the policy again. Judging *proposed* ones: an action that is not let
-    pass is never executed; the expert acts for ``steps`` steps, this one included.
+    pass is never executed; the expert acts for ``steps`` steps, this one included; the policy's
+    next action passes in any case, and then proposals are judged again.
 
     Args of the constructor:
         expert: acts in interventions (:func:`~prefgym.interventions.experts.as_expert`).
@@ -95,12 +96,15 @@ class Running:
             )
         self.left = np.zeros(lanes, np.int64)
         """Steps that the expert still acts in each lane."""
+        self.passing = np.zeros(lanes, np.bool_)
+        """Lanes whose next proposal is not judged."""
         self.rng = np.random.default_rng(0)
         self.factor_names = (INTERVENED, REFUSED, *self._proposal_names(action_space))
 
     def begin(self, lanes: Bool[np.ndarray, " lanes"]) -> None:
         """Episodes begin there; nobody intervenes yet."""
         self.left[lanes] = 0
+        self.passing[lanes] = False
 
     def before(
         self, observations: np.ndarray, actions: np.ndarray, acting: Bool[np.ndarray, " lanes"]
@@ -114,7 +118,9 @@ class Running:
         """
         refused = np.zeros(len(self.left), np.bool_)
         if self.supervision.judged == "proposed":
-            refused = self._judged(observations, actions, acting & (self.left == 0))
+            free = acting & (self.left == 0)
+            refused = self._judged(observations, actions, free & ~self.passing)
+            self.passing[free] = False
             self.left[refused] = self.supervision.steps
         intervened = acting & (self.left > 0)
         if intervened.any():
@@ -138,12 +144,13 @@ class Running:
             ended: lanes whose episodes ended in it.
         """
         self.left[decided.intervened] -= 1
+        self.passing |= decided.intervened & (self.left == 0)
         refused = decided.refused
         if self.supervision.judged == "executed":
             free = acting & ~decided.intervened
             refused = self._judged(observations, decided.actions, free)
             self.left[refused] = self.supervision.steps
-        self.left[ended] = 0
+        self.begin(ended)
         return refused
 
     def factors(
@@ -156,11 +163,12 @@ class Running:
 
     def get_state(self) -> dict[str, Any]:
         """What decides who acts next."""
-        return {"left": self.left.copy(), "rng": self.rng.bit_generator.state}
+        passing = self.passing.copy()
+        return {"left": self.left.copy(), "passing": passing, "rng": self.rng.bit_generator.state}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go back to a :meth:`get_state`."""
-        self.left = np.array(state["left"])
+        self.left, self.passing = np.array(state["left"]), np.array(state["passing"])
         self.rng.bit_generator.state = state["rng"]
 
     def _judged(

@@ -1,0 +1,172 @@
+"""Interventions as the only reward: whatever made somebody take over was wrong.
+
+Source: Luo et al. (2023), "RLIF: interactive imitation learning as reinforcement learning",
+arXiv:2311.12996.
+
+    act under supervision (prefgym.interventions)
+    reward −1 where somebody was provoked to take over, 0 elsewhere
+    improve the policy, off-policy, for that reward
+
+The supervisor need not act well: the policy may become better than whoever takes over, as long as
+takeovers say what is bad. Which step gets the −1 is a rule of its own:
+
+    posthoc     the executed action after which the expert took over (``judged="executed"``)
+    previous    the step before a refused proposal, as the paper says (``judged="proposed"``)
+    proposal    the refused proposal itself, as a step that ended there (``judged="proposed"``)
+
+The paper's own rule blames a step that led to a state in which the policy proposed something bad.
+Where values fall smoothly that is nearly the same; where one step decides, it blames innocent ones.
+
+Departure: what the expert did is not learned from, unless ``expert_steps`` says so.
+
+Metrics: ``rlif/intervened`` (share of the steps that were the expert's), ``rlif/refused`` (share of
+the policy's actions that were not let pass), and what the backend says.
+"""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from prefgym.interventions.supervision import INTERVENED, REFUSED, Running
+from prefgym.names import lookup
+from prefgym.segments import Segments
+from prefgym.wrappers.inner import find_attribute
+from prefgym_agents.backend import PolicyBackend
+from prefgym_agents.learner import Learner
+
+Blame = Literal["posthoc", "previous", "proposal"]
+JUDGED = {"posthoc": "executed", "previous": "proposed", "proposal": "proposed"}
+"""What a supervision must look at for each rule."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of RLIF."""
+
+    blame: Blame = "posthoc"
+    """Which step gets the reward −1."""
+    expert_steps: bool = False
+    """Learn from what the expert did, too, as steps of reward 0."""
+    silence: float = 0.05
+    """Share of the training steps after which it is a warning that nobody has intervened."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that can never work."""
+        lookup(self.blame, dict.fromkeys(get_args(Blame)), "setting of blame=")
+        if not 0.0 < self.silence <= 1.0:
+            raise ValueError(f"silence={self.silence}; wanted a share in (0, 1].")
+
+
+class RLIF(Learner):
+    """Reinforcement learning from intervention feedback, on any off-policy backend.
+
+    Args:
+        policy: acts in an environment made with ``supervision=``.
+        config: the settings.
+        tensorboard_log: folder for TensorBoard.
+        verbose: 1 prints tables.
+        **changes: single settings that differ from ``config``.
+
+    Raises:
+        ValueError: unknown settings, nobody who supervises, a supervision that looks at other
+            actions than the rule of blame needs, or a policy that learns from each step once.
+    """
+
+    def __init__(
+        self,
+        policy: PolicyBackend,
+        config: Config | None = None,
+        *,
+        tensorboard_log: str | Path | None = None,
+        verbose: int = 0,
+        **changes: Any,
+    ) -> None:
+        super().__init__(policy, tensorboard_log, verbose)
+        for name in changes:
+            lookup(name, {one.name: one for one in fields(Config)}, "setting of RLIF")
+        self.config = replace(config or Config(), **changes)
+        self.store = self.env.store
+        self._check_supervision()
+        self.env.stop_emitting()
+        replay: Any = getattr(policy, "replay", None)
+        if not policy.has_replay or replay is None:
+            raise ValueError(
+                f"RLIF learns from steps again and again; a {type(policy).__name__} forgets them:"
+                " use an off-policy algorithm, such as SAC."
+            )
+        replay.own_steps_only = not self.config.expert_steps
+        replay.refused_proposals = self.config.blame == "proposal"
+        self.refused = 0
+        """Actions of the policy that were not let pass so far."""
+        self._warned = False
+
+    def step(self, total_timesteps: int) -> dict[str, float] | None:
+        """Act under supervision; blame; improve."""
+        with self.clock("env"):
+            segments = self.policy.collect()
+        if segments is None:
+            return None
+        seen = np.asarray(segments.mask)
+        refused, by_expert = (self._flag(segments, name) for name in (REFUSED, INTERVENED))
+        self.refused += int(refused.sum())
+        self._warn_of_silence(total_timesteps)
+        with self.clock("policy"):
+            metrics = self.policy.update(segments, self.blamed(segments))
+            if self.config.blame == "previous":
+                self.policy.relabel(self.blamed, np.unique(np.asarray(segments.episode)))
+        return {
+            **metrics,
+            "rlif/intervened": float(by_expert.sum() / seen.sum()),
+            "rlif/refused": float(refused.sum() / max(1, (seen & ~by_expert).sum())),
+        }
+
+    def blamed(self, segments: Segments) -> Float[np.ndarray, " batch steps"]:
+        """The reward of each step."""
+        refused = self._flag(segments, REFUSED).astype(np.float64)
+        if self.config.blame == "previous":
+            refused = np.pad(refused[:, 1:], ((0, 0), (0, 1)))
+        blamed: np.ndarray = -refused * np.asarray(segments.mask)
+        return blamed
+
+    def _flag(self, segments: Segments, name: str) -> Bool[np.ndarray, " batch steps"]:
+        flagged: np.ndarray = np.asarray(segments.factors[name]) > 0.0
+        return flagged & np.asarray(segments.mask, np.bool_)
+
+    def _check_supervision(self) -> None:
+        running: Running | None = find_attribute(self.env.env, "running")
+        if INTERVENED not in self.store.factor_names or running is None:
+            raise ValueError(
+                "RLIF: nobody supervises this environment; make it with supervision=Supervision("
+                "expert, rule) (prefgym.interventions)."
+            )
+        wanted, judged = JUDGED[self.config.blame], running.supervision.judged
+        if judged != wanted:
+            raise ValueError(
+                f"blame={self.config.blame!r} needs a supervision with judged={wanted!r}; this one"
+                f" looks at {judged} actions."
+            )
+
+    def _warn_of_silence(self, total_timesteps: int) -> None:
+        if self._warned or self.refused:
+            return
+        if self.num_timesteps >= self.config.silence * total_timesteps:
+            self._warned = True
+            warnings.warn(
+                f"RLIF: nobody has intervened in the first {self.num_timesteps} steps, and without"
+                " interventions every reward is 0 and there is nothing to learn; lower the margin"
+                " of the rule, or look whether it sees what the policy does.",
+                stacklevel=2,
+            )
+
+    def state(self) -> dict[str, Any]:
+        """How often somebody was provoked so far."""
+        return {"refused": self.refused, "warned": self._warned}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        self.refused, self._warned = state["refused"], state["warned"]
