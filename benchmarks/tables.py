@@ -1,7 +1,7 @@
-"""Write the tables of the README from the files under ``benchmarks/results/``.
+"""Write the tables of README and docs from the files under ``benchmarks/results/``.
 
 python -m benchmarks.tables          # rewrites what stands between the two marks
-python -m benchmarks.tables --check  # exit status 1 if the README is not what the files say
+python -m benchmarks.tables --check  # exit status 1 if a document is not what the files say
 """
 
 import json
@@ -15,8 +15,8 @@ from typing import Any
 from benchmarks.provenance import RESULTS, ROOT
 
 BEGIN, END = "<!-- results: python -m benchmarks.tables -->", "<!-- end of results -->"
-README = ROOT / "README.md"
 PICTURES = (
+    "bench_models.png",
     "bench_models_quick.png",
     "control_reward_learning_HalfCheetah.png",
     "control_reward_learning_Hopper.png",
@@ -145,6 +145,26 @@ def populations(content: dict[str, Any]) -> list[str]:
     ]
 
 
+def bench(content: dict[str, Any]) -> list[str]:
+    """Interquartile means of every score, by model."""
+    by_model = content["by_model"]
+    scores = [name for name in next(iter(by_model.values())) if name != "train_accuracy"]
+    seeds, tasks = content["seeds"], len(content["tasks"])
+    lines = [
+        f"Interquartile means over {tasks} tasks, all raters and {seeds} seeds"
+        f" ({content['cells']:,} cells); intervals, and every rater by itself, are in"
+        " `benchmarks/results/bench_models.json`:",
+        "",
+        f"| model | {' | '.join(name.replace('_', ' ') for name in scores)} |",
+        f"|---|{'--:|' * len(scores)}",
+    ]
+    for model, found in by_model.items():
+        values = [found[name]["value"] for name in scores]
+        told = ("—" if one is None else f"{one:.2f}" for one in values)
+        lines.append(f"| `{model}` | {' | '.join(told)} |")
+    return lines
+
+
 SPEED: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "speed_overhead": overhead,
     "speed_self_play": self_play,
@@ -158,8 +178,8 @@ SPEED: dict[str, Callable[[dict[str, Any]], list[str]]] = {
 }
 
 
-def block() -> str:
-    """All tables whose files are there."""
+def readme() -> list[str]:
+    """All tables of the README whose files are there."""
     parts: list[list[str]] = []
     tables: dict[str, Callable[[dict[str, Any]], list[str]]] = {
         "claims": claims,
@@ -174,22 +194,38 @@ def block() -> str:
     if rows:
         head = ["**Speed**, each a ratio in one run (`benchmarks/speed/`):", ""]
         parts.append([*head, "| what | measured | aim |", "|---|--:|--:|", *rows])
-    return "\n\n".join([BEGIN, *("\n".join(part) for part in parts), END])
+    return ["\n".join(part) for part in parts]
 
 
-def rewritten(text: str) -> str:
-    """The README with the block renewed."""
+def bench_models() -> list[str]:
+    """The table of the benchmark of preference models."""
+    content = _read("bench_models")
+    return [] if content is None else ["\n".join(bench(content))]
+
+
+DOCUMENTS: dict[Path, Callable[[], list[str]]] = {
+    ROOT / "README.md": readme,
+    ROOT / "docs" / "bench.md": bench_models,
+}
+
+
+def rewritten(text: str, parts: list[str]) -> str:
+    """A document with what stands between the marks renewed."""
     before, rest = text.split(BEGIN)
-    return before + block() + rest.split(END)[1]
+    return before + "\n\n".join([BEGIN, *parts, END]) + rest.split(END)[1]
 
 
 def main(arguments: list[str]) -> int:
     """Rewrite, or check."""
-    text = README.read_text(encoding="utf-8")
-    new = rewritten(text)
+    stale = False
+    for path, parts in DOCUMENTS.items():
+        text = path.read_text(encoding="utf-8")
+        new = rewritten(text, parts())
+        stale |= new != text
+        if "--check" not in arguments:
+            path.write_text(new, encoding="utf-8")
     if "--check" in arguments:
-        return int(new != text)
-    README.write_text(new, encoding="utf-8")
+        return int(stale)
     for name in PICTURES:
         if (RESULTS / name).exists():
             shutil.copy(RESULTS / name, ROOT / "docs" / name)

@@ -17,6 +17,9 @@ INTERVENED, REFUSED, PROPOSED = "intervened", "refused", "proposed"
 """Factors of every step: whether the expert acted, whether the policy's action was not let pass,
 and, where proposals are judged, the numbers of the policy's action."""
 
+FOREVER = 2**62
+"""Steps of an intervention that lasts to the end of the episode."""
+
 
 class Decided(NamedTuple):
     """Who acts in a step."""
@@ -41,7 +44,7 @@ class Supervision:
     Args of the constructor:
         expert: acts in interventions (:func:`~prefgym.interventions.experts.as_expert`).
         rule: decides about them.
-        steps: of an intervention.
+        steps: of an intervention; None: to the end of the episode.
         judged: "executed" or "proposed".
 
     Raises:
@@ -50,12 +53,12 @@ class Supervision:
 
     expert: Any
     rule: Rule
-    steps: int = 4
+    steps: int | None = 4
     judged: Judged = "executed"
 
     def __post_init__(self) -> None:
         """Refuse settings that can never work."""
-        if self.steps < 1:
+        if self.steps is not None and self.steps < 1:
             raise ValueError(f"Interventions of steps={self.steps}; wanted one step or more.")
         lookup(self.judged, dict.fromkeys(get_args(Judged)), "setting of judged=")
         if not callable(self.rule):
@@ -89,9 +92,10 @@ class Running:
     ) -> None:
         self.supervision = supervision
         self.expert = as_expert(supervision.expert, observation_space, action_space)
-        if limit is not None and supervision.steps > limit:
+        self.steps = FOREVER if supervision.steps is None else supervision.steps
+        if supervision.steps is not None and limit is not None and self.steps > limit:
             raise ValueError(
-                f"Interventions of steps={supervision.steps} are longer than an episode, which ends"
+                f"Interventions of steps={self.steps} are longer than an episode, which ends"
                 f" after {limit} steps; choose fewer."
             )
         self.left = np.zeros(lanes, np.int64)
@@ -121,7 +125,7 @@ class Running:
             free = acting & (self.left == 0)
             refused = self._judged(observations, actions, free & ~self.passing)
             self.passing[free] = False
-            self.left[refused] = self.supervision.steps
+            self.left[refused] = self.steps
         intervened = acting & (self.left > 0)
         if intervened.any():
             actions = np.array(actions)
@@ -149,7 +153,7 @@ class Running:
         if self.supervision.judged == "executed":
             free = acting & ~decided.intervened
             refused = self._judged(observations, decided.actions, free)
-            self.left[refused] = self.supervision.steps
+            self.left[refused] = self.steps
         self.begin(ended)
         return refused
 
