@@ -17,7 +17,6 @@ from benchmarks.provenance import RESULTS, ROOT
 BEGIN, END = "<!-- results: python -m benchmarks.tables -->", "<!-- end of results -->"
 PICTURES = (
     "bench_models.png",
-    "bench_models_quick.png",
     "control_reward_learning_HalfCheetah.png",
     "control_reward_learning_Hopper.png",
 )
