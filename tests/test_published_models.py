@@ -45,8 +45,15 @@ def text(rater: str = "two-groups") -> Any:
     return language_backend(env, None, seed=0)
 
 
-KINDS = [(name, control) for name in MODELS]
-KINDS += [(name, text) for name in ("gpm", "vpl", "maxmin", "micro")]
+def board(rater: str = "two-groups") -> Any:
+    env = gym.make_vec(
+        "prefgym/Delivery-v0", num_envs=2, rater=rater, query_every=None, segment_steps=3
+    )
+    return sb3_backend("PPO", env, seed=0, n_steps=64, batch_size=64, n_epochs=1)
+
+
+DOMAINS = [control, board, text]
+KINDS = [(name, make) for make in DOMAINS for name in MODELS]
 
 
 @pytest.mark.parametrize(("name", "make"), KINDS)
@@ -93,6 +100,44 @@ def test_the_worst_served_can_be_served(make: Any) -> None:
     assert not np.allclose(everyone.rewards(segments), worth)
 
 
+@pytest.mark.parametrize("make", DOMAINS)
+def test_raters_can_count_as_a_direction_says(make: Any) -> None:
+    def rewards(*direction: float) -> np.ndarray:
+        asked = {"serve": "direction", "direction": direction}
+        other = RewardLearning(make(), model="maxmin", population=2, **asked, **FAST)
+        other.model.load_state_dict(learner.model.state_dict())
+        return other.rewards(segments)
+
+    asked: dict[str, Any] = {"serve": "direction", "direction": (3.0, -4.0)}
+    learner = RewardLearning(make(), model="maxmin", population=2, **asked, **FAST)
+    learner.learn(256)
+    segments = learner.policy.collect()
+    first, second = learner.model.rewards_by_group(segments).numpy()
+    np.testing.assert_allclose(learner.rewards(segments), 0.6 * first - 0.8 * second, atol=1e-5)
+    np.testing.assert_allclose(rewards(2.0, 0.0), first, atol=1e-5)
+    np.testing.assert_array_equal(rewards(-0.75, 1.0), -rewards(0.75, -1.0))
+
+
+@pytest.mark.parametrize("make", DOMAINS)
+def test_the_newest_answers_adapt_the_router_alone(make: Any) -> None:
+    def fitted(steps: int, **asked: Any) -> tuple[RewardLearning, dict[str, Any]]:
+        learner = RewardLearning(make(), model="micro", **{**FAST, "sessions": 1, **asked})
+        learner.learn(steps)
+        return learner, {n: p.detach().clone() for n, p in learner.model.named_parameters()}
+
+    learner, adapted = fitted(128, hedge=10)
+    known = learner.env.preferences.comparisons
+    heads, router = learner._apart(known)
+    assert (len(heads), len(router or ())) == (20, 10)
+    assert np.isfinite(learner.told["reward_model/router"])
+    _, whole = fitted(128)
+    assert any(not bool((adapted[name] == whole[name]).all()) for name in whole)
+    plain = RewardLearning(make(), model="micro", **FAST)
+    assert plain._apart(known) == (known, None)
+    few = known.take(np.arange(6))
+    assert [len(part or ()) for part in learner._apart(few)] == [3, 3]
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="tells raters apart, and population=1; say how many"):
         RewardLearning(control(), model="vpl", **FAST)
@@ -115,6 +160,15 @@ def test_what_cannot_be_is_refused() -> None:
         (
             {"model": "maxmin", "population": 2, "tastes": 3},
             "tastes=3 cannot be learned from",
+        ),
+        ({"hedge": 5}, "hedge=5 adapts a router, and model='bt' has none"),
+        ({"hedge": -1}, "hedge=-1; wanted at least 0"),
+        ({"serve": "direction"}, "serve=.direction. and direction=..: one wants the other"),
+        ({"direction": (1.0, 0.0)}, "serve='everyone' and direction=.1.0, 0.0.: one wants"),
+        ({"serve": "direction", "direction": (0.0,)}, "listens to nobody"),
+        (
+            {"serve": "direction", "direction": (1.0,), "model": "maxmin", "population": 2},
+            "says how much 1 raters count, and the model tells 2 apart",
         ),
         ({"serve": "worst"}, "serve='worst' asks what each rater wants, and this model has one"),
         ({"curate": "flip", "wrong": 1.5}, "wrong=1.5 is no share of labels"),
@@ -210,32 +264,34 @@ def sampled(learner: RewardLearning) -> Any:
     return learner.env.sample_pairs(16, np.random.default_rng(0))[0]
 
 
-@pytest.fixture(scope="module")
-def trusted() -> Any:
-    """Return comparisons by a rater who makes no mistakes."""
-    env = control("oracle").env
-    played(env)
-    return env.compare(*env.sample_pairs(60, np.random.default_rng(0)))
+def trusted(make: Any) -> Any:
+    """Comparisons by a rater who makes no mistakes."""
+    policy = make("oracle")
+    policy.begin(128)
+    policy.collect()
+    return policy.env.compare(*policy.env.sample_pairs(60, np.random.default_rng(0)))
 
 
+@pytest.mark.parametrize("make", DOMAINS)
 @pytest.mark.parametrize("curate", CURATIONS)
-def test_labels_are_curated_on_the_way(curate: str, trusted: Any) -> None:
-    data = trusted.replace(meaning="partial-return") if curate == "gold" else None
-    learner = RewardLearning(control("mistake"), data=data, curate=curate, **FAST)
+def test_labels_are_curated_on_the_way(curate: str, make: Any) -> None:
+    data = trusted(make).replace(meaning="partial-return") if curate == "gold" else None
+    learner = RewardLearning(make("mistake"), data=data, curate=curate, **FAST)
     learner.learn(256)
     assert learner.sessions == 2
     assert np.isfinite(learner.told["reward_model/loss"])
 
 
-def test_a_gold_model_is_made_of_trusted_comparisons_alone(trusted: Any) -> None:
+def test_a_gold_model_is_made_of_trusted_comparisons_alone() -> None:
     with pytest.raises(ValueError, match="give these as data="):
         RewardLearning(control("mistake"), curate="gold", **FAST)
-    asked = {"data": trusted, "curate": "gold"}
+    given = trusted(control)
+    asked = {"data": given, "curate": "gold"}
     one, other = (RewardLearning(control("oracle"), **asked, **FAST) for _ in range(2))
     one.learn(256)
     assert one._gold is not None
     assert other._gold is not None
-    said = [learner._gold.logits(trusted.a, trusted.b) for learner in (one, other)]  # type: ignore[union-attr]
+    said = [learner._gold.logits(given.a, given.b) for learner in (one, other)]  # type: ignore[union-attr]
     assert np.array_equal(*said)
 
 

@@ -353,7 +353,7 @@ def _summary(config: configs.Run, learner: Learner) -> dict[str, Any]:
         "env": config.env,
         "rater": learner.env.preferences.meaning if config.rater is None else config.rater,
         "seed": config.seed,
-        "steps": learner.policy.num_timesteps,
+        "steps": learner.num_timesteps,
         "labels": learner.env.elicitor.labels_given,
         "episodes": len(returns),
         "true_return": float(np.mean(returns)),
@@ -365,18 +365,30 @@ def _summary(config: configs.Run, learner: Learner) -> dict[str, Any]:
 
 
 def _parsed(name: str, words: list[str]) -> configs.Run:
-    """The preset named in the words sets the defaults of all others."""
+    """The preset named in the words sets the defaults of all others, then the preference model."""
     kind = configs.KINDS[name]
-    named = [w.partition("=")[2] or n for w, n in zip(words, [*words[1:], ""], strict=True)
-             if w.partition("=")[0] == "--preset"]  # fmt: skip
     words = configs.joined(words, "--factors")
     default: Any = kind.run()
-    if named:
-        default = replace(default, learner=lookup(named[-1], kind.presets, "preset"))
+    preset, model, population = (
+        _last(words, option) for option in ("--preset", "--model", "--population")
+    )
+    if preset:
+        default = replace(default, learner=lookup(preset, kind.presets, "preset"))
+    if model and isinstance(default, configs.RewardLearningRun):
+        people = int(population) if population.isdecimal() else default.learner.population
+        known = replace(default.learner, model=model, population=people)
+        default = replace(default, learner=known)
     config: configs.Run = tyro.cli(
         kind.run, args=words, prog=f"prefgym train {name}", default=default
     )
     return config
+
+
+def _last(words: list[str], option: str) -> str:
+    """The value that an option was given last, as `--option value` or `--option=value`; or ""."""
+    following = zip(words, [*words[1:], ""], strict=True)
+    given = [w.partition("=")[2] or n for w, n in following if w.partition("=")[0] == option]
+    return given[-1] if given else ""
 
 
 def _config(folder: Path) -> configs.Run:

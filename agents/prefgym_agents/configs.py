@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 
+from prefgym.comparisons import PreferenceDataset
 from prefgym.names import lookup
 from prefgym.registration import ENVIRONMENTS
 from prefgym_agents import direct, heron, reward_learning, spo
@@ -83,6 +84,9 @@ class RewardLearningRun(Run):
     default."""
     population: int | None = None
     """Raters that the preference model tells apart; the preset's number (1) by default."""
+    data: Path | None = None
+    """Folder of comparisons to learn from beside those that are asked, or, with --labels 0, instead
+    of them (`prefgym data inspect` says what it holds); --learner.curate gold trusts them."""
     learner: reward_learning.Config = field(default_factory=reward_learning.Config)
     """Single settings that differ from the preset (default, pebble, pref_ppo, christiano2017)."""
 
@@ -104,6 +108,8 @@ class HeronRun(Run):
 class DirectRun(Run):
     """Learn a policy from preferences without a reward: DPO and its kin, and CPL."""
 
+    data: Path | None = None
+    """Folder of comparisons to learn from instead of asking; --steps then counts gradient steps."""
     learner: direct.Config = field(default_factory=lambda: direct.PRESETS["dpo"])
     """Single settings that differ from the preset (dpo, ipo, kto, simpo, rpo, cpl, ...)."""
 
@@ -164,7 +170,13 @@ def build(config: Run, directory: Path | None = None) -> Learner:
         env, config.env, config.algorithm,
         model=config.language_model, seed=config.seed, device=config.device,
     )  # fmt: skip
-    return KINDS[kind_of(config)].make(backend, settings)
+    return KINDS[kind_of(config)].make(backend, settings, **_data(config))
+
+
+def _data(config: Run) -> dict[str, PreferenceDataset]:
+    """The comparisons that a run was given, if it was."""
+    folder: Path | None = getattr(config, "data", None)
+    return {} if folder is None else {"data": PreferenceDataset.open(folder)}
 
 
 def _segment_steps(config: Run) -> int | None:

@@ -311,6 +311,7 @@ class RewardLearning(Learner):
         epochs = self._passes(len(comparisons))
         voters = self.model if self.sessions else None
         trusted = len(self.data or ())
+        comparisons, router = self._apart(comparisons)
         curate = curator(
             config.curate, config.wrong, epochs, comparisons, voters, self._gold, trusted
         )
@@ -321,6 +322,7 @@ class RewardLearning(Learner):
             np.random.default_rng((config.seed, self.sessions, 1)),
             scale=seen,
             ends=self.store.any_terminated,
+            router=router,
             epochs=epochs,
             batch_pairs=config.batch_pairs,
             loss=self.loss,
@@ -329,6 +331,14 @@ class RewardLearning(Learner):
         )
         self.earned.refitted()
         return {f"reward_model/{name}": value for name, value in told.items()} | self._truth()
+
+    def _apart(self, comparisons: Comparisons) -> tuple[Comparisons, Comparisons | None]:
+        """Those that tastes are fitted to, and those that the router alone is adapted to."""
+        kept = min(self.config.hedge, len(comparisons) // 2)
+        if not kept:
+            return comparisons, None
+        rows = np.arange(len(comparisons))
+        return comparisons.take(rows[:-kept]), comparisons.take(rows[-kept:])
 
     def _seen(self, segments: Segments) -> Segments:
         """Segments of the store, as long as those compared; the newest where it has none yet."""

@@ -37,6 +37,9 @@ class Config:
     """Raters that the model tells apart; their ids count from 0."""
     tastes: int | None = None
     """Tastes that the model tells apart; None: as many as raters, and at least 2."""
+    hedge: int = 0
+    """For model="micro": of the comparisons the newest so many (half of all, while they are fewer
+    than twice as many) teach no taste, but after each fit which taste speaks in which context."""
     earnings: Earnings = field(default_factory=Earnings)
     """What the policy earns, given what the model says."""
     members: int = 3
@@ -89,8 +92,9 @@ class Config:
             "epochs",
             "neighbours",
             "population",
+            "hedge",
         ):
-            least = 0 if name == "labels" else 1
+            least = 0 if name in ("labels", "hedge") else 1
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}; wanted at least {least}.")
         lookup(self.curate, dict.fromkeys(CURATIONS), "curation")
@@ -120,6 +124,11 @@ class Config:
                 f"model={self.model!r} does not tell raters apart, and population="
                 f"{self.population} would be ignored; leave it out, or choose one of"
                 f" {', '.join(name for name, one in MODELS.items() if one.tells_raters_apart)}."
+            )
+        if self.hedge and not published.has_router:
+            raise ValueError(
+                f"hedge={self.hedge} adapts a router, and model={self.model!r} has none; set"
+                " hedge=0, or choose model='micro'."
             )
         if self.tastes is not None:
             at_least_one("reward learning", "tastes", self.tastes)

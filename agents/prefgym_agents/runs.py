@@ -84,7 +84,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 def save_checkpoint(folder: Path, learner: Learner) -> None:
     """Write one, and drop those that are too old."""
-    steps = learner.policy.num_timesteps
+    steps = learner.num_timesteps
     learner.save(folder / "checkpoints" / f"step-{steps:012d}")
     for old in sorted(folder.glob("checkpoints/step-*[0-9]"))[:-KEEP]:
         shutil.rmtree(old)
@@ -115,7 +115,7 @@ def train(
         learner.load(found)
     else:
         learner.env.rewind()  # killed before its first checkpoint, it may have asked already
-    begun = learner.policy.num_timesteps if found is not None else 0
+    begun = learner.num_timesteps if found is not None else 0
     saved_at = begun
     with ExitStack() as stack:
         csv = CsvLog(folder / "metrics.csv", begun)
@@ -133,7 +133,7 @@ def train(
                 saved_at = steps
             if interrupted.is_set():
                 break
-    done = learner.policy.num_timesteps >= total_timesteps
+    done = learner.num_timesteps >= total_timesteps
     if done:
         save_checkpoint(folder, learner)
     _draw(folder)

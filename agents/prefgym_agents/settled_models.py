@@ -182,7 +182,7 @@ def awaited(model: PointwiseModel, config: Config) -> None:
     """Tell a model that answers come by and by, so that who did not answer yet ends no run.
 
     Raises:
-        ValueError: raters are to be served whom it does not know.
+        ValueError: raters are to be served whom it does not know, or other ones than it knows.
     """
     if not isinstance(model, Ensemble):
         return
@@ -191,6 +191,12 @@ def awaited(model: PointwiseModel, config: Config) -> None:
         raise ValueError(
             f"serve={config.earnings.serve!r} asks what each rater wants, and this model has one"
             f" reward for all; choose serve='everyone', or one of {known}."
+        )
+    heard = config.earnings.direction
+    if heard and len(heard) != len(model.group_mean):
+        raise ValueError(
+            f"direction={heard} says how much {len(heard)} raters count, and the model tells"
+            f" {len(model.group_mean)} apart; give as many numbers."
         )
     if config.labels:
         model.await_raters()

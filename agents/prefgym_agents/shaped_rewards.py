@@ -9,12 +9,12 @@ import torch
 
 from prefgym.models.reward_models import PointwiseModel
 from prefgym.names import lookup
-from prefgym.rewards import worst_group
+from prefgym.rewards import directed_reward, worst_group
 from prefgym.rewards.shaping import AGGREGATORS, Of, Shaping, aggregator
 from prefgym.segments import Segments
 from prefgym_agents.learner import as_rewards
 
-Serve = Literal["everyone", "worst", "person", "inferred"]
+Serve = Literal["everyone", "worst", "direction", "person", "inferred"]
 REFERENCES = 512
 """Segments of the untrained policy that shaped rewards are compared with."""
 
@@ -25,9 +25,13 @@ class Earnings:
 
     serve: Serve = "everyone"
     """Whose reward the policy gets, where the model knows several: the mean over the raters by
-    their shares of the answers, that of whom the policy serves worst, or that of the person for
-    whom the episode is played (an environment made with ``personal``). The policy sees the number
-    of that person, or ("inferred") instead of it what the model inferred about that person."""
+    their shares of the answers, that of whom the policy serves worst, the sum in which each counts
+    as ``direction`` says, or that of the person for whom the episode is played (an environment made
+    with ``personal``). The policy sees the number of that person, or ("inferred") instead of it
+    what the model inferred about that person."""
+    direction: tuple[float, ...] = ()
+    """For serve="direction": how much each rater counts, in the order of their ids; below 0, what
+    that rater likes is to be avoided. Its length does not count, its angle does."""
     softness: float = 0.1
     """Temperature at which the worst served, and the "soft-worst" members, are weighed, in
     deviations of the mean reward."""
@@ -47,6 +51,15 @@ class Earnings:
         Shaping(self.shape, self.shape_of)
         if not self.softness >= 0.0:
             raise ValueError(f"softness={self.softness}; wanted 0 or more.")
+        if (self.serve == "direction") != bool(self.direction):
+            raise ValueError(
+                f"serve={self.serve!r} and direction={self.direction}: one wants the other; give"
+                " both, as in serve='direction', direction=(0.8, -0.6), or neither."
+            )
+        if self.direction and not any(self.direction):
+            raise ValueError(
+                f"direction={self.direction} listens to nobody; give a number other than 0."
+            )
 
 
 class ShapedRewards:
@@ -97,6 +110,8 @@ class ShapedRewards:
         grouped = self.model.rewards_by_group(segments, aggregate)
         if self.earnings.serve in ("person", "inferred"):
             return _own(grouped, segments)
+        if self.earnings.serve == "direction":
+            return directed_reward(grouped, torch.tensor(self.earnings.direction))
         steps = float(np.sqrt(np.asarray(segments.mask).sum(1).mean()))
         return worst_group(grouped, self._read(segments)[0], self.earnings.softness * steps)
 

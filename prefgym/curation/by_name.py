@@ -11,6 +11,7 @@ from prefgym.curation.filters import drop_close, drop_inconsistent
 from prefgym.curation.outcomes import always, untouched
 from prefgym.curation.peers import PeerSelection
 from prefgym.curation.votes import Vote, drop_lowest, flip_lowest, lowest, soften, vote, with_margin
+from prefgym.models.features import as_tensor
 from prefgym.models.fit import Curated, Curator
 from prefgym.names import lookup
 
@@ -93,7 +94,7 @@ def curator(
         return PeerSelection(wrong, epochs, own=name == "own")
     if voters is None:
         return None
-    label = torch.as_tensor(comparisons.label, dtype=torch.float32)
+    label = as_tensor(comparisons.label).float()
     found = vote(voters.logits(comparisons.a, comparisons.b).cpu(), label)
     return always(TREATMENTS[name](untouched(comparisons), found, wrong))
 

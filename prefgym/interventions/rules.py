@@ -70,12 +70,25 @@ class ValueBased:
     def __call__(
         self, observations: np.ndarray, actions: np.ndarray, rng: np.random.Generator
     ) -> Bool[np.ndarray, " n"]:
-        """Which actions lose too much."""
+        """Which actions lose too much.
+
+        Raises:
+            ValueError: the value source says NaN, which is neither much nor little.
+        """
         lost = -np.asarray(self.values(observations, actions), np.float64)
         scale = self.scale
         if scale is None:
             scale = np.abs(self.values.state_values(observations))
-        bad = lost > self.margin * np.asarray(scale)
+        allowed = np.broadcast_to(self.margin * np.asarray(scale, np.float64), lost.shape)
+        unknown = np.isnan(lost) | np.isnan(allowed)
+        if unknown.any():
+            raise ValueError(
+                "ValueBased: the value source says NaN about the action"
+                f" {np.asarray(actions)[unknown][0].tolist()} for the observation"
+                f" {np.asarray(observations)[unknown][0].tolist()}; wanted a number, so look for"
+                " the NaN in the critic behind it."
+            )
+        bad = lost > allowed
         found: np.ndarray = rng.random(len(bad)) < np.where(bad, self.sure, self.slip)
         return found
 
@@ -113,8 +126,18 @@ class Distance:
     def __call__(
         self, observations: np.ndarray, actions: np.ndarray, rng: np.random.Generator
     ) -> Bool[np.ndarray, " n"]:
-        """Those that are too far."""
+        """Those that are too far.
+
+        Raises:
+            ValueError: the expert's actions have another shape, or are NaN.
+        """
         wanted, done = np.asarray(self.expert(observations)), np.asarray(actions)
+        if wanted.shape != done.shape or np.isnan(np.asarray(wanted, np.float64)).any():
+            raise ValueError(
+                f"Distance: the expert returned actions of shape {wanted.shape} (NaN among them or"
+                f" not) to measure actions of shape {done.shape} against; wanted the same shape and"
+                " finite numbers, so check its policy and the environment that it is for."
+            )
         gap = np.abs(done.astype(np.float64) - wanted)
         if np.issubdtype(done.dtype, np.integer):
             gap = (gap > 0).astype(np.float64)

@@ -63,6 +63,8 @@ class Preset:
     """Whether it needs answers that say who gave them."""
     has_tastes: bool = False
     """Whether it tells K tastes apart that a user may choose."""
+    has_router: bool = False
+    """Whether Hedge can adapt it to contexts (:mod:`prefgym.models.populations.hedge`)."""
 
 
 def model_head(name: str, **asked: Any) -> HeadFactory:
@@ -172,6 +174,7 @@ MODELS: Final[dict[str, Preset]] = {
         "Shen et al. (2025), arXiv:2505.24846",
         partial(_gate, mixture=True, entropy=0.5),
         has_tastes=True,
+        has_router=True,
     ),
     "gate": Preset(
         "Wang et al. (2024), arXiv:2406.12845",

@@ -38,8 +38,8 @@ AGGREGATORS: Final[dict[str, Aggregator]] = {
 }
 """Name -> what to make of an ensemble: mean, WCO, UWO, and a smooth least member.
 
-A direction (:func:`prefgym.rewards.directed_reward`) weighs attributes that mean something each;
-members of an ensemble all mean the same, so there is none here."""
+A direction (:func:`prefgym.rewards.directed_reward`) weighs what means something each, such as what
+several raters want; members of an ensemble all mean the same, so there is none here."""
 
 
 def aggregator(name: str, softness: float) -> Aggregator:

@@ -14,6 +14,7 @@ from prefgym.models.ensembles import Ensemble
 from prefgym.models.features import as_tensor
 from prefgym.models.populations.context import ContextGate
 from prefgym.models.populations.population import PopulationHead
+from prefgym.models.reward_models import PointwiseModel
 
 
 def hedge_targets(
@@ -43,7 +44,7 @@ def hedge_targets(
 
 
 def adapt_router(
-    model: Ensemble,
+    model: Ensemble | PointwiseModel,
     comparisons: Comparisons,
     steps: int = 200,
     learning_rate: float = 1e-2,
@@ -72,6 +73,7 @@ def adapt_router(
         ValueError: the model has no router, or there is nothing to adapt it to.
     """
     gate = _router(model, comparisons)
+    assert isinstance(model, Ensemble)
     differences = model.told_apart(comparisons.a, comparisons.b)
     context = model.begun(comparisons.a, comparisons.b)
     label = as_tensor(comparisons.label).to(differences)
@@ -91,9 +93,10 @@ def adapt_router(
     return told
 
 
-def _router(model: Ensemble, comparisons: Comparisons) -> ContextGate:
+def _router(model: Ensemble | PointwiseModel, comparisons: Comparisons) -> ContextGate:
     """The model's gate, if there is one and something to adapt it to."""
-    gate = model.head.population if isinstance(model.head, PopulationHead) else None
+    head = model.head if isinstance(model, Ensemble) else None
+    gate = head.population if isinstance(head, PopulationHead) else None
     if not isinstance(gate, ContextGate):
         raise ValueError(
             "adapt_router: the model has no router that reads a context; make it with"
