@@ -193,6 +193,10 @@ def test_what_cannot_be_is_refused() -> None:
 
     with pytest.raises(ValueError, match="trained in this environment"):
         board(Supervision(Elsewhere(), never))
+    with pytest.raises(ValueError, match="returned the action nan; there are 0 to 3"):
+        as_expert(lambda seen: np.full(len(seen), np.nan), box, gym.spaces.Discrete(4))(
+            np.zeros((1, 2))
+        )
     with pytest.raises(ValueError, match="longer than an episode"):
         board(Supervision(up, never, steps=500))
     with pytest.raises(ValueError, match="one step or more"):
@@ -201,6 +205,18 @@ def test_what_cannot_be_is_refused() -> None:
         ValueBased(None)
     with pytest.raises(ValueError, match="give scale="):
         ValueBased(lambda seen, acted: np.zeros(len(seen)))
+
+
+def test_a_rule_that_knows_nothing_says_so() -> None:
+    """NaN is neither above nor below a threshold: nobody would ever take over."""
+    rng, seen, acted = np.random.default_rng(0), np.zeros((2, 3)), np.ones((2, 1))
+    broken = ValueBased(lambda seen, acted: np.array([0.0, np.nan]), scale=1.0)
+    with pytest.raises(ValueError, match="says NaN about the action"):
+        broken(seen, acted, rng)
+    with pytest.raises(ValueError, match="finite numbers, so check its policy"):
+        Distance(lambda seen: np.full((len(seen), 1), np.nan))(seen, acted, rng)
+    with pytest.raises(ValueError, match="of shape \\(2, 2\\)"):
+        Distance(lambda seen: np.zeros((len(seen), 2)))(seen, acted, rng)
 
 
 def test_any_gymnasium_environment_can_be_watched() -> None:

@@ -11,6 +11,7 @@ from benchmarks.claims import leak
 from prefgym.comparisons import Comparisons
 from prefgym.interventions import Random, Supervision
 from prefgym_agents.backend import PolicyBackend
+from prefgym_agents.demonstrations import recorded
 from prefgym_agents.direct import DirectPreference
 from prefgym_agents.heron import HERON
 from prefgym_agents.imitation import Imitation, whole_episodes
@@ -25,11 +26,15 @@ from prefgym_agents.tabular import TabularQ
 CONTROL, GRID, TEXT = "prefgym/Pendulum-v0", "prefgym/Delivery-v0", "prefgym/TextCopy-v0"
 
 
+def place(policy: PolicyBackend) -> str:
+    """The environment that a policy without words acts in."""
+    return GRID if isinstance(policy, TabularQ) else CONTROL
+
+
 def answered(policy: PolicyBackend, pairs: int = 20) -> Comparisons:
     """Comparisons that random actions were given, in an environment like a policy's."""
     if policy.env.layout is None:
-        env_id = GRID if isinstance(policy, TabularQ) else CONTROL
-        env: Any = gym.make_vec(env_id, num_envs=16, segment_steps=10)
+        env: Any = gym.make_vec(place(policy), num_envs=16, segment_steps=10)
     else:
         env = gym.make_vec(TEXT, num_envs=16, samples_per_prompt=4)
     env.reset(seed=0)
@@ -68,6 +73,9 @@ LEARNERS: dict[str, Any] = {
     "RLIF": RLIF,
     "RLIF as the paper blames": lambda backend: RLIF(backend, blame="previous"),
     "RLIF on proposals": lambda backend: RLIF(backend, blame="proposal"),
+    "RLIF beside demonstrations": lambda backend: RLIF(
+        backend, demonstrations=recorded(still, place(backend), episodes=1), symmetric=True
+    ),
     "behaviour cloning": lambda backend: Imitation(backend, "bc", gradient_steps=2),
     "DAgger": lambda backend: Imitation(backend, "dagger", labels=300, gradient_steps=2),
     "HG-DAgger": lambda backend: Imitation(backend, "hg_dagger", gradient_steps=2),
@@ -86,6 +94,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "RLIF": {"supervision": SEEN["executed"]},
     "RLIF as the paper blames": {"supervision": SEEN["proposed"]},
     "RLIF on proposals": {"supervision": SEEN["proposed"]},
+    "RLIF beside demonstrations": {"supervision": SEEN["executed"]},
     "behaviour cloning": {"supervision": whole_episodes(still)},
     "DAgger": {"supervision": Supervision(still, Random(0.0))},
     "HG-DAgger": {"supervision": SEEN["executed"]},
@@ -142,6 +151,7 @@ def make(name: str, backend: str, seed: int = 0) -> Learner:
     return learner
 
 
+@pytest.mark.filterwarnings("ignore:RLIF. somebody took over at the first step")
 @pytest.mark.parametrize(("name", "backend"), CASES)
 class TestContract:
     """What every learner keeps, on every kind of backend."""

@@ -1,6 +1,7 @@
 """Interventions as the only reward: who is blamed, what is learned from, and what comes of it."""
 
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import gymnasium as gym
@@ -37,6 +38,10 @@ def on_grid(
     return TabularQ(env, seed=settings.pop("seed", 0), **settings)
 
 
+def said_at_the_first_step() -> Any:
+    return pytest.warns(UserWarning, match="took over at the first step of an episode")
+
+
 def test_a_table_is_a_policy_backend() -> None:
     assert isinstance(on_grid(), PolicyBackend)
 
@@ -45,7 +50,8 @@ def test_a_table_is_a_policy_backend() -> None:
 def test_who_is_blamed(blame: str) -> None:
     judged = "executed" if blame == "posthoc" else "proposed"
     learner = RLIF(on_grid(judged=judged), blame=blame)
-    learner.learn(1_000)
+    with said_at_the_first_step() if blame == "previous" else nullcontext():
+        learner.learn(1_000)
     store, replay = learner.store, learner.policy.replay
     whole = store.segments(store.since(np.zeros(8, np.int64)), 100)
     refused = whole.factors["refused"] > 0
@@ -60,6 +66,23 @@ def test_who_is_blamed(blame: str) -> None:
     for row, (lane, begin, length) in enumerate(zip(lanes, first, index.length, strict=True)):
         written = replay.learned[lane, begin : begin + length]
         np.testing.assert_array_equal(written, wanted[row, :length])
+
+
+def test_nobody_to_blame_at_the_first_step_is_counted_and_said_once() -> None:
+    def at_every_proposal(observations: Any, actions: Any, rng: Any) -> np.ndarray:
+        return np.ones(len(observations), bool)
+
+    learner = RLIF(on_grid(rule=at_every_proposal, judged="proposed"), blame="previous")
+    with said_at_the_first_step() as said:
+        told = [metrics for _, metrics in learner.iterations(512)]
+    assert len(said) == 1
+    store = learner.store
+    begun = store.segments(store.since(np.zeros(8, np.int64)), 100)
+    refused_first = (begun.start == 0) & (begun.factors["refused"][:, 0] > 0)
+    assert told[-1]["rlif/unblamed"] == learner.unblamed == refused_first.sum() > 8
+    blames = [RLIF(on_grid(judged="executed")), RLIF(on_grid(judged="proposed"), blame="proposal")]
+    for other in blames:
+        assert all("rlif/unblamed" not in metrics for _, metrics in other.iterations(256))
 
 
 def test_only_what_the_policy_did_is_learned_from() -> None:

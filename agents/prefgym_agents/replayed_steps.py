@@ -30,6 +30,18 @@ class Transitions(NamedTuple):
     """Not where a time limit ended the episode: what follows is worth something there."""
 
 
+def transitions(store: EpisodeStore, index: SegmentIndex) -> Transitions:
+    """Copies of single steps, with reward 0."""
+    lanes, rows = store.rows(index)
+    return Transitions(
+        observations=store.observations[lanes, rows],
+        actions=store.actions[lanes, rows],
+        next_observations=store.observations[lanes, (rows + 1) % store.capacity],
+        rewards=np.zeros(len(lanes), np.float32),
+        terminal=store.terminal(index),
+    )
+
+
 class ReplayedSteps:
     """Samples transitions from an :class:`EpisodeStore` and adds nothing to it."""
 
@@ -43,6 +55,10 @@ class ReplayedSteps:
     """Leave out what an expert did in interventions."""
     refused_proposals: bool
     """Learn from proposals that were refused, as steps that ended there."""
+    demonstrations: Transitions | None
+    """Drawn beside the steps of the store."""
+    symmetric: bool
+    """Half of every batch are demonstrations; else their share is that of all steps there are."""
 
     def begin(self, store: EpisodeStore) -> None:
         """Nothing is judged yet."""
@@ -50,7 +66,8 @@ class ReplayedSteps:
         self.learned = np.zeros((store.lanes, store.capacity), np.float32)
         self.version = 0
         self.rng = np.random.default_rng(0)
-        self.own_steps_only = self.refused_proposals = False
+        self.own_steps_only = self.refused_proposals = self.symmetric = False
+        self.demonstrations = None
 
     def write(self, index: SegmentIndex, rewards: np.ndarray) -> None:
         """Say what the steps of segments are worth, ``[B, T]``; padding is not read."""
@@ -82,42 +99,59 @@ class ReplayedSteps:
     def drawn(self, count: int) -> Transitions:
         """Transitions drawn uniformly from all steps that may be learned from.
 
+        Demonstrations are drawn with them as if all lay in one buffer, or, where sampling is
+        symmetric, make up half of the batch. Source: Ball et al. (2023), arXiv:2302.02948, 4.1.
+
         Raises:
             ValueError: there are none.
         """
-        store, index = self.store, self._allowed(count)
-        lanes, rows = store.rows(index)
-        following = (rows + 1) % store.capacity
-        actions, terminal = store.actions[lanes, rows], store.terminal(index)
+        half = count // 2 if self.symmetric else 0
+        shown, index = self._allowed(count - half)
+        own = self._of_store(index)
+        if self.demonstrations is None or half + shown == 0:
+            return own
+        rows = self.rng.integers(len(self.demonstrations.rewards), size=half + shown)
+        beside = (column[rows] for column in self.demonstrations)
+        return Transitions(*map(np.concatenate, zip(own, beside, strict=True)))
+
+    def _of_store(self, index: SegmentIndex) -> Transitions:
+        """Steps of the store, and what they are worth."""
+        store = self.store
+        steps, (lanes, rows) = transitions(store, index), store.rows(index)
+        steps = steps._replace(rewards=self.learned[lanes, rows])
         if self.refused_proposals:
             refused = store.factors[REFUSED][lanes, rows] > 0
-            actions[refused] = self._proposals(lanes[refused], rows[refused])
-            terminal |= refused
-        return Transitions(
-            observations=store.observations[lanes, rows],
-            actions=actions,
-            next_observations=store.observations[lanes, following],
-            rewards=self.learned[lanes, rows],
-            terminal=terminal,
-        )
+            steps.actions[refused] = self._proposals(lanes[refused], rows[refused])
+            steps.terminal[refused] = True
+        return steps
 
-    def _allowed(self, count: int) -> SegmentIndex:
-        """Single steps, drawn again until all may be learned from."""
-        index = self.store.sample(count, 1, self.rng, pad=False)
-        for _ in range(PATIENCE if self.own_steps_only else 0):
-            out = np.flatnonzero(~self._own(*self.store.rows(index)))
-            if not len(out):
-                return index
-            anew = self.store.sample(len(out), 1, self.rng, pad=False)
-            for column, fresh in zip(index, anew, strict=True):
-                column[out] = fresh
-        if self.own_steps_only:
-            raise ValueError(
-                "Nearly all steps in the store are the expert's, so that there is nothing to learn"
-                " from what the policy did; intervene less, for fewer steps, or learn from the"
-                " expert's steps too."
-            )
-        return index
+    def _allowed(self, count: int) -> tuple[int, SegmentIndex]:
+        """A batch: how many of it are demonstrations, and which single steps of the store.
+
+        What may not be learned from is drawn again, from demonstrations and store alike.
+        """
+        share = 0.0
+        if self.demonstrations is not None and not self.symmetric:
+            given = len(self.demonstrations.rewards)
+            share = given / (given + len(self.store))
+        shown, missing = 0, count
+        found: list[SegmentIndex] = []
+        for _ in range(PATIENCE):
+            again = int(self.rng.binomial(missing, share)) if share else 0
+            index = self.store.sample(missing - again, 1, self.rng, pad=False)
+            shown += again
+            if not self.own_steps_only:
+                return shown, index
+            own = self._own(*self.store.rows(index))
+            found.append(SegmentIndex(*(one[own] for one in index)))
+            missing = int(np.count_nonzero(~own))
+            if not missing:
+                return shown, SegmentIndex(*map(np.concatenate, zip(*found, strict=True)))
+        raise ValueError(
+            "Nearly all steps in the store are the expert's, so that there is nothing to learn"
+            " from what the policy did; intervene less, for fewer steps, or learn from the"
+            " expert's steps too."
+        )
 
     def _own(
         self, lanes: Int[np.ndarray, " batch"], rows: Int[np.ndarray, " batch"]

@@ -17,10 +17,14 @@ takeovers say what is bad. Which step gets the −1 is a rule of its own:
 The paper's own rule blames a step that led to a state in which the policy proposed something bad.
 Where values fall smoothly that is nearly the same; where one step decides, it blames innocent ones.
 
+Demonstrations (``demonstrations=``) are replayed beside these steps with reward 0, in proportion or
+as half of every batch (``symmetric``; Ball et al. 2023, arXiv:2302.02948).
+
 Departure: what the expert did is not learned from, unless ``expert_steps`` says so.
 
 Metrics: ``rlif/intervened`` (share of the steps that were the expert's), ``rlif/refused`` (share of
-the policy's actions that were not let pass), and what the backend says.
+the policy's actions that were not let pass), ``rlif/unblamed`` (with ``previous``: refused at the
+first step of an episode so far, where nothing came before), and what the backend says.
 """
 
 import warnings
@@ -37,7 +41,9 @@ from prefgym.names import lookup
 from prefgym.segments import Segments
 from prefgym.wrappers.inner import find_attribute
 from prefgym_agents.backend import PolicyBackend
+from prefgym_agents.demonstrations import as_demonstrations
 from prefgym_agents.learner import Learner
+from prefgym_agents.replayed_steps import Transitions
 
 Blame = Literal["posthoc", "previous", "proposal"]
 JUDGED = {"posthoc": "executed", "previous": "proposed", "proposal": "proposed"}
@@ -52,6 +58,8 @@ class Config:
     """Which step gets the reward −1."""
     expert_steps: bool = False
     """Learn from what the expert did, too, as steps of reward 0."""
+    symmetric: bool = False
+    """Half of every batch are demonstrations."""
     silence: float = 0.05
     """Share of the training steps after which it is a warning that nobody has intervened."""
 
@@ -68,13 +76,16 @@ class RLIF(Learner):
     Args:
         policy: acts in an environment made with ``supervision=``.
         config: the settings.
+        demonstrations: steps of somebody who acts well, replayed beside the policy's own:
+            :func:`prefgym_agents.demonstrations.recorded`, or segments of whole episodes.
         tensorboard_log: folder for TensorBoard.
         verbose: 1 prints tables.
         **changes: single settings that differ from ``config``.
 
     Raises:
         ValueError: unknown settings, nobody who supervises, a supervision that looks at other
-            actions than the rule of blame needs, or a policy that learns from each step once.
+            actions than the rule of blame needs, a policy that learns from each step once, or
+            demonstrations that are empty or from elsewhere.
     """
 
     def __init__(
@@ -82,6 +93,7 @@ class RLIF(Learner):
         policy: PolicyBackend,
         config: Config | None = None,
         *,
+        demonstrations: Transitions | Segments | None = None,
         tensorboard_log: str | Path | None = None,
         verbose: int = 0,
         **changes: Any,
@@ -101,8 +113,12 @@ class RLIF(Learner):
             )
         replay.own_steps_only = not self.config.expert_steps
         replay.refused_proposals = self.config.blame == "proposal"
+        self.shown = self._show(replay, demonstrations)
+        """Demonstrated steps that are replayed."""
         self.refused = 0
         """Actions of the policy that were not let pass so far."""
+        self.unblamed = 0
+        """Of these, such at the first step of an episode while the step before would be blamed."""
         self._warned = False
 
     def step(self, total_timesteps: int) -> dict[str, float] | None:
@@ -115,6 +131,7 @@ class RLIF(Learner):
         refused, by_expert = (self._flag(segments, name) for name in (REFUSED, INTERVENED))
         self.refused += int(refused.sum())
         self._warn_of_silence(total_timesteps)
+        unblamed = self._count_unblamed(segments, refused)
         with self.clock("policy"):
             metrics = self.policy.update(segments, self.blamed(segments))
             if self.config.blame == "previous":
@@ -123,6 +140,7 @@ class RLIF(Learner):
             **metrics,
             "rlif/intervened": float(by_expert.sum() / seen.sum()),
             "rlif/refused": float(refused.sum() / max(1, (seen & ~by_expert).sum())),
+            **unblamed,
         }
 
     def blamed(self, segments: Segments) -> Float[np.ndarray, " batch steps"]:
@@ -136,6 +154,37 @@ class RLIF(Learner):
     def _flag(self, segments: Segments, name: str) -> Bool[np.ndarray, " batch steps"]:
         flagged: np.ndarray = np.asarray(segments.factors[name]) > 0.0
         return flagged & np.asarray(segments.mask, np.bool_)
+
+    def _show(self, replay: Any, demonstrations: Transitions | Segments | None) -> int:
+        """Put demonstrations into the replay; how many steps they have."""
+        spaces = self.env.single_observation_space, self.env.single_action_space
+        if demonstrations is not None:
+            replay.demonstrations = as_demonstrations(demonstrations, *spaces)
+            replay.symmetric = self.config.symmetric
+            return len(replay.demonstrations.rewards)
+        if self.config.symmetric:
+            raise ValueError(
+                "symmetric=True takes half of every batch from demonstrations, and there are none;"
+                " give demonstrations=."
+            )
+        return 0
+
+    def _count_unblamed(
+        self, segments: Segments, refused: Bool[np.ndarray, " batch steps"]
+    ) -> dict[str, float]:
+        """Count refused proposals that have no step before them, and warn of the first ones."""
+        if self.config.blame != "previous":
+            return {}
+        new = int((refused[:, 0] & (np.asarray(segments.start) == 0)).sum())
+        if new and not self.unblamed:
+            warnings.warn(
+                "RLIF: somebody took over at the first step of an episode, where no step before"
+                " can be blamed, so that nothing is learned from it (counted as rlif/unblamed);"
+                " with blame='posthoc' or 'proposal' there is always one to blame.",
+                stacklevel=2,
+            )
+        self.unblamed += new
+        return {"rlif/unblamed": float(self.unblamed)}
 
     def _check_supervision(self) -> None:
         running: Running | None = find_attribute(self.env.env, "running")
@@ -165,8 +214,23 @@ class RLIF(Learner):
 
     def state(self) -> dict[str, Any]:
         """How often somebody was provoked so far."""
-        return {"refused": self.refused, "warned": self._warned}
+        return {
+            "refused": self.refused,
+            "unblamed": self.unblamed,
+            "warned": self._warned,
+            "shown": self.shown,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to a :meth:`state`."""
-        self.refused, self._warned = state["refused"], state["warned"]
+        """Go back to a :meth:`state`.
+
+        Raises:
+            ValueError: it was learned beside other demonstrations.
+        """
+        if state["shown"] != self.shown:
+            raise ValueError(
+                f"it was learned beside {state['shown']} demonstrated steps, and this learner has"
+                f" {self.shown}; give the same demonstrations"
+            )
+        self.refused, self.unblamed = state["refused"], state["unblamed"]
+        self._warned = state["warned"]

@@ -45,7 +45,7 @@ class StoreReplayBuffer(ReplayedSteps, ReplayBuffer):
         return len(self.store)
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
-        """Draw transitions uniformly from the steps that may be learned from."""
+        """Draw transitions from the steps that may be learned from, and from demonstrations."""
         drawn = self.drawn(batch_size)
         actions = drawn.actions.reshape(batch_size, -1)
         if isinstance(self.action_space, gym.spaces.Box):
