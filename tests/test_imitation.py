@@ -88,12 +88,18 @@ def test_saved_and_loaded_it_goes_on_bit_for_bit(run_folder: Any) -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
+    pytest.importorskip("transformers")
+    from prefgym_agents.language import language_backend
+
     alone = gym.make_vec(GRID, num_envs=2, query_every=None)
     with pytest.raises(ValueError, match="nobody supervises"):
         Imitation(sb3_backend("PPO", alone, n_steps=64, batch_size=64))
     watched = gym.make_vec(GRID, num_envs=2, query_every=None, supervision=SUPERVISED["bc"])
     with pytest.raises(ValueError, match="acts deterministically"):
         Imitation(TabularQ(watched))
+    text = gym.make_vec("prefgym/TextCopy-v0", num_envs=2, supervision=SUPERVISED["bc"])
+    with pytest.raises(ValueError, match="nobody takes over in the middle of a response"):
+        Imitation(language_backend(text, algorithm="GRPO", seed=0))
     for changes in ({"labels": 0}, {"share": 0.0}, {"ask": "nobody"}):
         with pytest.raises(Exception, match=next(iter(changes))):
             imitation("bc", **changes)

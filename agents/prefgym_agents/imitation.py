@@ -100,7 +100,8 @@ class Imitation(Learner):
         **changes: single settings that differ from ``config``.
 
     Raises:
-        ValueError: unknown settings, nobody to imitate, or a policy without log-probabilities.
+        ValueError: unknown settings, nobody to imitate, an environment of text, or a policy without
+            log-probabilities.
     """
 
     def __init__(
@@ -122,6 +123,12 @@ class Imitation(Learner):
             raise ValueError(
                 "Imitation: nobody supervises this environment; make it with supervision="
                 "whole_episodes(expert), or Supervision(expert, rule) (prefgym.interventions)."
+            )
+        if self.env.layout is not None:
+            raise ValueError(
+                "Imitation: this environment writes text, and nobody takes over in the middle of a"
+                " response; imitate responses by DirectPreference, or choose an environment with"
+                " observations."
             )
         if not policy.has_log_prob:
             raise ValueError(
