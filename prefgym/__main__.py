@@ -16,6 +16,7 @@ USAGE = """prefgym: learn from preferences
   prefgym eval RUN                        true returns of a trained agent in fresh episodes
   prefgym text pretrain --env ID --out DIR   a tiny language model that responds as demonstrated
   prefgym oracle train --env ID --out FILE   a critic of the true reward, for raters of regret
+  prefgym experts train --env ID          graded experts and their critic, for interventions
   prefgym bench models --quick            preference models compared over tasks and raters
   prefgym data inspect DIR                what a data set of preferences holds
   prefgym data convert SOURCE TARGET      to and from other libraries' formats
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "eval": commands.evaluate,
         "text": commands.text,
         "oracle": commands.oracle,
+        "experts": commands.experts,
         "bench": commands.bench,
         "data": commands.data,
     }

@@ -74,6 +74,8 @@ class Header(NamedTuple):
     about: Mapping[str, Any]
     observation_size: int
     action_size: int
+    bounded: str
+    """How its policy's actions are brought into their bounds."""
 
 
 def header(path: str | Path) -> Header:
@@ -89,7 +91,8 @@ def header(path: str | Path) -> Header:
                 (_, observed, _), (acted,) = (
                     file.get_slice(name).get_shape() for name in ("actor.0.weight", "low")
                 )
-                return Header(told["activation"], told.get("about", {}), observed, acted)
+                bounded = told.get("bounded", "tanh")
+                return Header(told["activation"], told.get("about", {}), observed, acted, bounded)
     except FileNotFoundError:
         raise ValueError(
             f"There is no file {path} of a critic; `prefgym oracle train --env ID --out FILE` makes"

@@ -34,6 +34,10 @@ _ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "silu": nn.functional.silu,
     "tanh": torch.tanh,
 }
+_BOUNDS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+    "clip": lambda mean: mean.clamp(-1.0, 1.0),
+    "tanh": torch.tanh,
+}
 
 
 _AT_ONCE = 1 << 16
@@ -118,7 +122,8 @@ class Layer(NamedTuple):
 class Critic:
     """The advantage of an action over the one that a trained policy would take.
 
-    A(s, a) = min_i Q_i(s, a) − min_i Q_i(s, μ(s)), with μ(s) = tanh(actor(s)), the mean action.
+    A(s, a) = min_i Q_i(s, a) − min_i Q_i(s, μ(s)), with μ(s) = tanh(actor(s)), the mean action;
+    or the actor's numbers cut off at ±1, as in PPO.
 
     The minimum over the critics is what SAC and TD3 learn with (Fujimoto et al. 2018,
     arXiv:1802.09477). Departure from the regret of Knox et al. (2022): V*(s) is taken to be the
@@ -141,10 +146,13 @@ class Critic:
     """Steps that go through the networks at a time."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """How it was made, as JSON has it; kept in the file."""
+    bounded: str = "tanh"
+    """How the actor's actions are brought into [−1, 1]: tanh or clip."""
 
     def __post_init__(self) -> None:
         """Refuse weights that do not chain, are not finite, or do not fit the action bounds."""
         lookup(self.activation, _ACTIVATIONS, "activation")
+        lookup(self.bounded, _BOUNDS, "way to bound actions")
         if self.low.ndim != 1 or self.low.shape != self.high.shape:
             raise ValueError(
                 f"Critic: low has shape {self.low.shape} and high {self.high.shape}; both must be "
@@ -242,6 +250,7 @@ class Critic:
             "format": critic_files.FORMAT,
             "activation": self.activation,
             "about": dict(self.about),
+            "bounded": self.bounded,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(path.name + ".part")
@@ -265,6 +274,7 @@ class Critic:
             tensors["high"].numpy(),
             told.activation,
             about=told.about,
+            bounded=told.bounded,
         )
 
     def _flat(self, what: str, values: np.ndarray, count: int, size: int) -> Float[Tensor, " n k"]:
@@ -296,7 +306,7 @@ class Critic:
 
     def _mean(self, observations: Float[Tensor, " n obs"]) -> Float[Tensor, " n act"]:
         """μ(s), scaled to [−1, 1]."""
-        return torch.tanh(self._forward(self.actor, observations[None])[0])
+        return _BOUNDS[self.bounded](self._forward(self.actor, observations[None])[0])
 
     def _values(
         self, observations: Float[Tensor, " n obs"], scaled: Float[Tensor, " n act"]

@@ -27,6 +27,7 @@ from prefgym_agents.bench.command import models as bench_models
 from prefgym_agents.critics import train_critic
 from prefgym_agents.evaluation import RandomPolicy
 from prefgym_agents.evaluation import evaluate as true_returns
+from prefgym_agents.experts_command import run as train_experts
 from prefgym_agents.learner import Learner
 from prefgym_agents.tuned import writes_text
 
@@ -247,6 +248,11 @@ def oracle(words: list[str]) -> int:
     )
     print(f'or: gymnasium.make("{asked.env}", rater="regret", value_source="{out}")')
     return 0
+
+
+def experts(words: list[str]) -> int:
+    """`prefgym experts train --env ID`."""
+    return train_experts(words)
 
 
 def bench(words: list[str]) -> int:
