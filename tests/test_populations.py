@@ -99,6 +99,8 @@ def test_every_model_is_a_reward_model_and_mirrors(name: str, rng: np.random.Gen
     torch.testing.assert_close(
         groups[:, real].mean(-1), torch.zeros(len(groups)), atol=1e-4, rtol=0
     )
+    if MODELS[name].tells_raters_apart:  # who agree on little: their mean is no scale for them
+        assert groups[:, real].square().mean() == pytest.approx(1.0, abs=0.02)
 
 
 @pytest.mark.parametrize("name", MODELS)

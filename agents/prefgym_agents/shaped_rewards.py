@@ -34,7 +34,7 @@ class Earnings:
     that rater likes is to be avoided. Its length does not count, its angle does."""
     softness: float = 0.1
     """Temperature at which the worst served, and the "soft-worst" members, are weighed, in
-    deviations of the mean reward."""
+    deviations of the rewards: of all raters', or of the members'."""
     aggregate: str = "mean"
     """What counts of an ensemble: "mean", "worst", "soft-worst" (a smooth least) or "cautious"
     (mean less variance)."""

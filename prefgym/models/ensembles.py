@@ -40,6 +40,7 @@ class Ensemble(nn.Module):
     reward_mean: Tensor
     reward_deviation: Tensor
     group_mean: Tensor
+    group_deviation: Tensor
 
     def __init__(self, head: RewardHead | PopulationHead, members: int, device: Any = None) -> None:
         super().__init__()
@@ -48,6 +49,7 @@ class Ensemble(nn.Module):
         self.register_buffer("reward_mean", torch.zeros(members, device=device))
         self.register_buffer("reward_deviation", torch.ones(members, device=device))
         self.register_buffer("group_mean", torch.zeros(groups, members, device=device))
+        self.register_buffer("group_deviation", torch.ones(members, device=device))
 
     # -- what a subclass says ----------------------------------------------------------------
 
@@ -216,11 +218,13 @@ class Ensemble(nn.Module):
     ) -> Float[Tensor, " groups batch steps"]:
         """:meth:`rewards` of each group; each has mean 0 where :meth:`standardise` looked.
 
-        All are divided by one number per member, so that who cares more still does.
+        All are divided by one number per member, so that who cares more still does; together they
+        have standard deviation 1. (That of their mean is smaller where groups disagree, and may
+        be 0 where they want opposite things.)
         """
         mask = as_tensor(segments.mask).to(self.device)
         rewards = self.group_rewards(segments) - self.group_mean[..., None, None]
-        rewards = rewards / self.reward_deviation[:, None, None]
+        rewards = rewards / self.group_deviation[:, None, None]
         return torch.stack([aggregate(group) for group in rewards]) * mask
 
     @torch.no_grad()
@@ -244,7 +248,10 @@ class Ensemble(nn.Module):
         mean, deviation = reward_scale(mixed[:, mask])
         self.reward_mean.copy_(mean)
         self.reward_deviation.copy_(deviation)
-        self.group_mean.copy_(grouped[..., mask].mean(-1))
+        each = grouped[..., mask]
+        self.group_mean.copy_(each.mean(-1))
+        centred = (each - self.group_mean[..., None]).transpose(0, 1).flatten(1)
+        self.group_deviation.copy_(reward_scale(centred)[1])
 
     def uncentre(self) -> None:
         """Leave rewards where the fit put them: where episodes end, a constant per step counts."""
