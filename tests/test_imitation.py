@@ -87,6 +87,14 @@ def test_saved_and_loaded_it_goes_on_bit_for_bit(run_folder: Any) -> None:
     assert first.labels == second.labels
 
 
+def test_an_expert_who_never_acts_is_a_warning() -> None:
+    env = gym.make_vec(GRID, num_envs=8, query_every=None, supervision=SUPERVISED["dagger"])
+    backend = sb3_backend("PPO", env, seed=0, n_steps=16, batch_size=128)
+    with pytest.warns(UserWarning, match="has not acted in the first 128 steps") as said:
+        Imitation(backend, "hg_dagger").learn(1_024)
+    assert len(said) == 1
+
+
 def test_what_cannot_be_is_refused() -> None:
     pytest.importorskip("transformers")
     from prefgym_agents.language import language_backend
@@ -100,6 +108,6 @@ def test_what_cannot_be_is_refused() -> None:
     text = gym.make_vec("prefgym/TextCopy-v0", num_envs=2, supervision=SUPERVISED["bc"])
     with pytest.raises(ValueError, match="nobody takes over in the middle of a response"):
         Imitation(language_backend(text, algorithm="GRPO", seed=0))
-    for changes in ({"labels": 0}, {"share": 0.0}, {"ask": "nobody"}):
+    for changes in ({"labels": 0}, {"share": 0.0}, {"silence": 0.0}, {"ask": "nobody"}):
         with pytest.raises(Exception, match=next(iter(changes))):
             imitation("bc", **changes)

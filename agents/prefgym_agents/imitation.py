@@ -24,6 +24,7 @@ Metrics: ``imitation/labels``, ``imitation/examples``, ``imitation/loss`` (mean 
 minibatches, in nats), and what the backend says.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -62,6 +63,8 @@ class Config:
     """Examples of a gradient step."""
     seed: int = 0
     """Of the minibatches."""
+    silence: float = 0.05
+    """Share of the training steps after which it is a warning that there is no example."""
 
     def __post_init__(self) -> None:
         """Refuse settings that can never work."""
@@ -72,6 +75,8 @@ class Config:
                 raise ValueError(f"{name}={value}; wanted at least 1.")
         if not 0.0 < self.share <= 1.0:
             raise ValueError(f"share={self.share}; wanted one in (0, 1].")
+        if not 0.0 < self.silence <= 1.0:
+            raise ValueError(f"silence={self.silence}; wanted a share in (0, 1].")
 
 
 SETTINGS = {one.name: one for one in fields(Config)}
@@ -140,6 +145,7 @@ class Imitation(Learner):
         self.labels = 0
         """Actions of the expert that were learned from so far."""
         self.turns = 0
+        self._warned = False
         self._observations: list[np.ndarray] = []
         self._actions: list[np.ndarray] = []
 
@@ -152,6 +158,7 @@ class Imitation(Learner):
         rng = np.random.default_rng((self.config.seed, self.turns))
         with self.clock("rater"):
             self._ask(segments, rng)
+        self._warn_of_silence(total_timesteps)
         with self.clock("policy"):
             losses = self._imitated(rng)
         self.turns += 1
@@ -190,6 +197,18 @@ class Imitation(Learner):
         within: np.ndarray = labelled & (np.cumsum(labelled) <= self.config.labels - self.labels)
         return within
 
+    def _warn_of_silence(self, total_timesteps: int) -> None:
+        if self._warned or self._actions:
+            return
+        if self.num_timesteps >= self.config.silence * total_timesteps:
+            self._warned = True
+            warnings.warn(
+                f"Imitation: the expert has not acted in the first {self.num_timesteps} steps, and"
+                " without examples there is nothing to learn; let the rule take over more easily,"
+                " or ask everywhere (the preset dagger).",
+                stacklevel=2,
+            )
+
     # -- learning -----------------------------------------------------------------------------
 
     def _imitated(self, rng: np.random.Generator) -> list[float]:
@@ -214,11 +233,12 @@ class Imitation(Learner):
                 "observations": np.concatenate(self._observations),
                 "actions": np.concatenate(self._actions),
             }
-        return {"labels": self.labels, "turns": self.turns, **examples}
+        counts = {"labels": self.labels, "turns": self.turns, "warned": self._warned}
+        return {**counts, **examples}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to a :meth:`state`."""
-        self.labels, self.turns = state["labels"], state["turns"]
+        self.labels, self.turns, self._warned = state["labels"], state["turns"], state["warned"]
         self._observations = [np.array(state["observations"])] if "observations" in state else []
         self._actions = [np.array(state["actions"])] if "actions" in state else []
 
