@@ -13,6 +13,8 @@ the share of fresh episodes that reach the goal, from the half of the cells that
 it: from next door anybody arrives. From anywhere the expert who errs in 40 % of the cells reaches
 it in 0.21 of the episodes, on average over grids, and that is a figure, too.
 
+Pendulums (not in the quick part), with networks: see :mod:`benchmarks.claims.rlif_pendulum`.
+
 Controls: takeovers at random, by a coin at every step, say nothing and must teach nothing; and the
 literal labelling of the paper (−1 on the step before a refused proposal) blames innocent moves
 where one step decides, so that the effect vanishes with it.
@@ -27,6 +29,7 @@ import numpy as np
 import torch
 
 import prefgym  # noqa: F401
+from benchmarks.claims import rlif_pendulum
 from benchmarks.claims.claim import ClaimResult, Row
 from benchmarks.claims.training import EVALUATION_SEED
 from prefgym.interventions import Random, Rule, Supervision, ValueBased, with_mistakes
@@ -46,8 +49,8 @@ ENV = "prefgym/PitGrid-v0"
 SHARES = (0.1, 0.4, 0.8)
 """Of the cells in which the expert is wrong."""
 BAD = SHARES[1:]
-GRIDS, CONTROLS = 40, 8
-"""Grids of a seed, and those of them that the controls are run on."""
+GRIDS, FEW = 40, 8
+"""Grids of a seed, and those of them that the controls are run on, or that are quick."""
 LANES, STEPS, DAGGER_STEPS, EPISODES = 32, 30_000, 8_000, 400
 MARGIN = 0.005
 """Of the state's value: a move that leads nowhere loses 0.02 of it, one against the border 0.01."""
@@ -102,16 +105,16 @@ class Success(NamedTuple):
 
 
 def run(seed: int, quick: bool) -> ClaimResult:
-    """All three experts on forty grids each; when quick, the worst on one."""
+    """Three experts on forty grids each, and pendulums; when quick, the worst on eight grids."""
     torch.set_num_threads(1)
     shares = (SHARES[-1],) if quick else SHARES
     rows: list[Row] = []
     figures: dict[str, float] = {}
     for share in shares:
-        of_share, told = _experts(seed, share, 1 if quick else GRIDS)
+        of_share, told = _experts(seed, share, FEW if quick else GRIDS)
         rows += of_share
         figures |= told
-    grids = [Grid(1_000 * seed + number, BAD[0]) for number in range(1 if quick else CONTROLS)]
+    grids = [Grid(1_000 * seed + number, BAD[0]) for number in range(1 if quick else FEW)]
     at_random = _mean([rlif(grid, rule=Random(0.5))[0].far for grid in grids])
     controls = [Row("takeovers at random: success of RLIF", at_random, "<=", 0.2)]
     if not quick:
@@ -119,6 +122,10 @@ def run(seed: int, quick: bool) -> ClaimResult:
         controls.append(Row("the step before is blamed: success of RLIF", literal, "<=", 0.3))
         proposals = _mean([rlif(grid, "proposal")[0].far for grid in grids])
         figures |= {"random": at_random, "previous": literal, "proposal": proposals}
+        pendulums = rlif_pendulum.compared(seed)
+        rows += pendulums.rows
+        controls += pendulums.controls
+        figures |= pendulums.figures
     return ClaimResult(KEY, CLAIM, seed, rows, controls, figures)
 
 
