@@ -119,6 +119,24 @@ def test_raters_can_count_as_a_direction_says(make: Any) -> None:
 
 
 @pytest.mark.parametrize("make", DOMAINS)
+def test_what_each_rater_wants_can_be_shaped_by_itself(make: Any) -> None:
+    asked: dict[str, Any] = {"serve": "each", "shape": "log-sigmoid", "shape_of": "segment"}
+    learner = RewardLearning(make(), model="maxmin", population=2, **asked, **FAST)
+    learner.learn(256)
+    segments = learner.env.sample_pairs(32, np.random.default_rng(0))[0]
+    assert len(learner.earned._compared_with()[0]) == 2
+    worth = learner.rewards(segments).sum(1)
+    assert (worth < 0.0).all()  # the logarithm of a probability
+    grouped = learner.model.rewards_by_group(segments).sum(-1)
+    better = (grouped[:, :, None] > grouped[:, None]).all(0).numpy()
+    same = np.asarray(segments.context_id)[:, None] == np.asarray(segments.context_id)
+    if segments.observations is not None:  # text is compared prompt by prompt
+        same[:] = True
+    assert (better & same).any()
+    assert (worth[:, None] > worth[None])[better & same].all()  # whom both like more earns more
+
+
+@pytest.mark.parametrize("make", DOMAINS)
 def test_the_newest_answers_adapt_the_router_alone(make: Any) -> None:
     def fitted(steps: int, **asked: Any) -> tuple[RewardLearning, dict[str, Any]]:
         learner = RewardLearning(make(), model="micro", **{**FAST, "sessions": 1, **asked})

@@ -14,7 +14,7 @@ from prefgym.rewards.shaping import AGGREGATORS, Of, Shaping, aggregator
 from prefgym.segments import Segments
 from prefgym_agents.learner import as_rewards
 
-Serve = Literal["everyone", "worst", "direction", "person", "inferred"]
+Serve = Literal["everyone", "worst", "direction", "each", "person", "inferred"]
 REFERENCES = 512
 """Segments of the untrained policy that shaped rewards are compared with."""
 
@@ -26,9 +26,10 @@ class Earnings:
     serve: Serve = "everyone"
     """Whose reward the policy gets, where the model knows several: the mean over the raters by
     their shares of the answers, that of whom the policy serves worst, the sum in which each counts
-    as ``direction`` says, or that of the person for whom the episode is played (an environment made
-    with ``personal``). The policy sees the number of that person, or ("inferred") instead of it
-    what the model inferred about that person."""
+    as ``direction`` says, the sum of "each" after it was shaped by itself (with "log-sigmoid": how
+    likely all are content), or that of the person for whom the episode is played (an environment
+    made with ``personal``). The policy sees the number of that person, or ("inferred") instead of
+    it what the model inferred about that person."""
     direction: tuple[float, ...] = ()
     """For serve="direction": how much each rater counts, in the order of their ids; below 0, what
     that rater likes is to be avoided. Its length does not count, its angle does."""
@@ -81,8 +82,14 @@ class ShapedRewards:
         """What each step earns."""
         worth = self._worth(segments)
         if not self._shaping.idle:
-            worth = self._shaping(worth, *self._read(segments), self._compared_with())
-        return as_rewards(worth)
+            before, *rest = self._compared_with()
+            read = self._read(segments)
+            shaped = [
+                self._shaping(one, *read, (other, *rest))
+                for one, other in zip(worth, before, strict=True)
+            ]
+            worth = torch.stack(shaped)
+        return as_rewards(worth.sum(0))
 
     def begin(self, segments: Segments) -> None:
         """The first segments are what shaped rewards are compared with; others change nothing."""
@@ -103,11 +110,18 @@ class ShapedRewards:
         self._judged = None
 
     def _worth(self, segments: Segments) -> torch.Tensor:
-        """What each step is worth to whom the policy serves, as the model says."""
+        """What each step is worth to whom the policy serves, as the model says: ``[n, B, T]``.
+
+        One reward, or as many as are shaped before they are added up.
+        """
         aggregate = aggregator(self.earnings.aggregate, self.earnings.softness)
         if self.earnings.serve == "everyone":
-            return self.model.rewards(segments, aggregate)
+            return self.model.rewards(segments, aggregate)[None]
         grouped = self.model.rewards_by_group(segments, aggregate)
+        return grouped if self.earnings.serve == "each" else self._one(grouped, segments)[None]
+
+    def _one(self, grouped: torch.Tensor, segments: Segments) -> torch.Tensor:
+        """One reward out of those of all raters."""
         if self.earnings.serve in ("person", "inferred"):
             return _own(grouped, segments)
         if self.earnings.serve == "direction":

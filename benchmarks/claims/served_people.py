@@ -2,13 +2,13 @@
 
 A part of the claim ``pal``; no claim itself.
 
-Everybody wants the first joint of ``prefgym/Reacher-v0`` to point in a direction of their own, drawn
-anywhere on the circle, and answers P(a ≻ b) = σ(5 · gap), where gap is by how much nearer to it the
-joint was in a, summed over ten steps. While a policy trains, 30 people answer 64 questions each in
-three portions; PAL tells them apart by three prototypes, and the policy reads everybody's shares
-in place of a number (``serve="inferred"``). Then 40 people who never answered are asked 32 questions
-each, the model infers their shares, and each is served an episode. What counts is the mean distance
-from the goal over the steps of episodes; at random it is about 1.3.
+Everybody wants the first joint of ``prefgym/Reacher-v0`` to point in a direction of their own,
+drawn anywhere on the circle, and answers P(a ≻ b) = σ(5 · gap), where gap is by how much nearer to
+it the joint was in a, summed over ten steps. While a policy trains, 30 people answer 64 questions
+each in three portions; PAL tells them apart by three prototypes, and the policy reads everybody's
+shares in place of a number (``serve="inferred"``). Then 40 people who never answered are asked 32
+questions each, the model infers their shares, and each is served an episode. What counts is the
+mean distance from the goal over the steps of episodes; at random it is about 1.3.
 
 *Pooled* is the same training with one reward for all. Controls: the new people's answers are a
 coin's; and everybody is served as the next one in the row.
