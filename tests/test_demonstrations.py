@@ -87,6 +87,19 @@ def test_segments_are_demonstrations_without_their_last_steps() -> None:
     assert (steps.rewards == 0.0).all()
 
 
+def test_a_store_is_all_that_was_done_in_an_environment() -> None:
+    env: Any = gym.make_vec(GRID, num_envs=4, query_every=None)
+    seen, _ = env.reset(seed=3)
+    for _ in range(50):
+        seen = env.step(best(seen))[0]
+    steps = as_demonstrations(env.store, CELLS, MOVES)
+    assert len(steps.actions) == 200
+    assert (steps.actions == BEST[steps.observations]).all()
+    task = pit_grid.task()
+    np.testing.assert_array_equal(steps.terminal, task.absorbing[steps.next_observations])
+    assert steps.terminal.any()
+
+
 @pytest.mark.parametrize("expert_steps", [False, True])
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_how_often_demonstrations_are_drawn(symmetric: bool, expert_steps: bool) -> None:
@@ -189,7 +202,7 @@ def test_what_cannot_be_is_refused() -> None:
         on_grid(demonstrations=recorded(push, PENDULUM, episodes=1))
     with pytest.raises(ValueError, match="do not fit the environment: an action"):
         on_grid(demonstrations=given._replace(actions=given.actions + 9))
-    with pytest.raises(ValueError, match="wanted Segments of whole episodes, or record"):
+    with pytest.raises(ValueError, match="wanted Segments of whole episodes or the store"):
         as_demonstrations([1, 2], CELLS, MOVES)
     with pytest.raises(ValueError, match="and there are none; give demonstrations="):
         on_grid(symmetric=True)

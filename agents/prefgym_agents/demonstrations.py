@@ -18,6 +18,9 @@ from prefgym.spaces import check_steps
 from prefgym.store import EpisodeStore
 from prefgym_agents.replayed_steps import Transitions, transitions
 
+Demonstrations = Transitions | Segments | EpisodeStore
+"""What :func:`as_demonstrations` reads."""
+
 RECORD = "record some with prefgym_agents.demonstrations.recorded(expert, env_id)"
 
 
@@ -70,20 +73,24 @@ def as_demonstrations(
     """Demonstrations for an environment with these spaces, with reward 0.
 
     Args:
-        given: what :func:`recorded` returns, or segments of whole episodes. Segments do not say
-            what follows their last step, nor whether it ended the episode, so that step is left
-            out.
+        given: what :func:`recorded` returns; the store of an environment that somebody acted in,
+            of which all steps are taken; or segments of whole episodes. Segments do not say what
+            follows their last step, nor whether it ended the episode, so that step is left out.
         observation_space: of one environment.
         action_space: of one environment. Continuous actions beyond its bounds count as the bounds.
 
     Raises:
         ValueError: there are none, or they are none of this environment's.
     """
-    steps = _of_segments(given) if isinstance(given, Segments) else given
+    steps = given
+    if isinstance(given, Segments):
+        steps = _of_segments(given)
+    elif isinstance(given, EpisodeStore):
+        steps = transitions(given, given.since(np.zeros(given.lanes, np.int64)).pieces(1))
     if not isinstance(steps, Transitions):
         raise ValueError(
-            f"demonstrations= is a {type(given).__name__}; wanted Segments of whole episodes, or"
-            f" {RECORD}."
+            f"demonstrations= is a {type(given).__name__}; wanted Segments of whole episodes or"
+            f" the store of an environment; or {RECORD}."
         )
     count = len(steps.terminal)
     if not count:

@@ -41,9 +41,8 @@ from prefgym.names import lookup
 from prefgym.segments import Segments
 from prefgym.wrappers.inner import find_attribute
 from prefgym_agents.backend import PolicyBackend
-from prefgym_agents.demonstrations import as_demonstrations
+from prefgym_agents.demonstrations import Demonstrations, as_demonstrations
 from prefgym_agents.learner import Learner
-from prefgym_agents.replayed_steps import Transitions
 
 Blame = Literal["posthoc", "previous", "proposal"]
 JUDGED = {"posthoc": "executed", "previous": "proposed", "proposal": "proposed"}
@@ -77,7 +76,8 @@ class RLIF(Learner):
         policy: acts in an environment made with ``supervision=``.
         config: the settings.
         demonstrations: steps of somebody who acts well, replayed beside the policy's own:
-            :func:`prefgym_agents.demonstrations.recorded`, or segments of whole episodes.
+            :func:`prefgym_agents.demonstrations.recorded`, the store of an environment that they
+            acted in, or segments of whole episodes.
         tensorboard_log: folder for TensorBoard.
         verbose: 1 prints tables.
         **changes: single settings that differ from ``config``.
@@ -93,7 +93,7 @@ class RLIF(Learner):
         policy: PolicyBackend,
         config: Config | None = None,
         *,
-        demonstrations: Transitions | Segments | None = None,
+        demonstrations: Demonstrations | None = None,
         tensorboard_log: str | Path | None = None,
         verbose: int = 0,
         **changes: Any,
@@ -155,7 +155,7 @@ class RLIF(Learner):
         flagged: np.ndarray = np.asarray(segments.factors[name]) > 0.0
         return flagged & np.asarray(segments.mask, np.bool_)
 
-    def _show(self, replay: Any, demonstrations: Transitions | Segments | None) -> int:
+    def _show(self, replay: Any, demonstrations: Demonstrations | None) -> int:
         """Put demonstrations into the replay; how many steps they have."""
         spaces = self.env.single_observation_space, self.env.single_action_space
         if demonstrations is not None:

@@ -7,7 +7,8 @@ grid) and takes over, with probability 0.95, after a torque that loses more than
 return, and in 0.05 of all other cases; then the expert acts for four steps. RLIF learns from that
 alone (SAC in RLPD's form). Behaviour cloning, DAgger and HG-DAgger imitate the expert and are told
 as many of its actions as it took over in for RLIF; they act for as many steps, and HG-DAgger has
-the same supervisor.
+the same supervisor. With takeovers at random, just as often, RLIF must not do as well; it may still
+happen to earn more than those who imitate so bad an expert (``pendulum_random_wins``).
 """
 
 from collections.abc import Callable
@@ -138,6 +139,9 @@ def compared(seed: int) -> Section:
             "pendulum_rlif": float(np.mean([one.rlif for one in told])),
             "pendulum_rlif_worst": min(one.rlif for one in told),
             **{f"pendulum_{name}": value for name, value in mean.items()},
+            "pendulum_random_wins": sum(
+                one.at_random > max(one.imitators.values()) for one in told
+            ),
             "pendulum_random": float(np.mean([one.at_random for one in told])),
             "pendulum_labels": float(np.mean([one.labels for one in told])),
         },
