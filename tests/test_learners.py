@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from stable_baselines3.common.callbacks import BaseCallback
 
 import prefgym  # noqa: F401
 from benchmarks.claims import leak
@@ -164,6 +165,17 @@ class TestContract:
             return leak.fingerprint(learner)
 
         assert trained(3) == trained(3) != trained(4)
+
+    def test_a_callback_is_told_of_every_step_and_can_stop(self, name: str, backend: str) -> None:
+        class Stop(BaseCallback):
+            def _on_step(self) -> bool:
+                return self.n_calls < 3
+
+        told = Stop()
+        learner = make(name, backend).learn(100_000, callback=told)
+        assert told.n_calls == 3
+        assert told.num_timesteps == learner.num_timesteps
+        assert 0 < learner.num_timesteps < 1_000
 
     def test_saved_and_loaded_it_goes_on_bit_for_bit(
         self, name: str, backend: str, run_folder: Any

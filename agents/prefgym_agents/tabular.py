@@ -150,7 +150,6 @@ class TabularQ:
         """A round of ε-greedy steps; None when a callback asked to stop."""
         assert self._seen is not None
         heads = self.store.head.copy()
-        going_on = True
         self._callback.on_rollout_start()
         for _ in range(self.steps_per_round):
             actions = self._greedy(self._seen, self.rng)
@@ -159,11 +158,12 @@ class TabularQ:
             told = self.env.step(np.where(at_random, drawn, actions))
             self._seen = told[0]
             self._count(told[4]["true_reward"], told[2] | told[3])
-            going_on = going_on and self._callback.on_step()
+            if not self._callback.on_step():
+                return None
         self._callback.on_rollout_end()
         self._index = self.store.since(heads)
-        segments = self.store.segments(self._index, int(self._index.length.max()))
-        return segments if going_on else None
+        segments: Segments = self.store.segments(self._index, int(self._index.length.max()))
+        return segments
 
     def predict(
         self,
