@@ -106,7 +106,7 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="acts deterministically"):
         Imitation(TabularQ(watched))
     text = gym.make_vec("prefgym/TextCopy-v0", num_envs=2, supervision=SUPERVISED["bc"])
-    with pytest.raises(ValueError, match="nobody takes over in the middle of a response"):
+    with pytest.raises(ValueError, match="in single observations, and this environment writes"):
         Imitation(language_backend(text, algorithm="GRPO", seed=0))
     for changes in ({"labels": 0}, {"share": 0.0}, {"silence": 0.0}, {"ask": "nobody"}):
         with pytest.raises(Exception, match=next(iter(changes))):

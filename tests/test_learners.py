@@ -138,7 +138,7 @@ REPLAYING, WRITING = {"SB3's SAC", "a table"}, {one for one in BACKENDS if "lang
 def fits(name: str, backend: str) -> bool:
     """Whether a learner can be had on a backend at all."""
     if name in SUPERVISED and backend in WRITING:
-        return False  # nobody takes over in the middle of a response
+        return False  # these experts answer to observations
     if name in IMITATING or name == "direct":
         return backend != "a table"  # no densities
     return backend in REPLAYING if name in SUPERVISED else True

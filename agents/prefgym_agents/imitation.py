@@ -131,8 +131,8 @@ class Imitation(Learner):
             )
         if self.env.layout is not None:
             raise ValueError(
-                "Imitation: this environment writes text, and nobody takes over in the middle of a"
-                " response; imitate responses by DirectPreference, or choose an environment with"
+                "Imitation learns what to do in single observations, and this environment writes"
+                " text; fine-tune on an expert's responses, or choose an environment with"
                 " observations."
             )
         if not policy.has_log_prob:
