@@ -5,7 +5,10 @@ arXiv:2311.12996.
 
     act under supervision (prefgym.interventions)
     reward −1 where somebody was provoked to take over, 0 elsewhere
-    improve the policy, off-policy, for that reward
+    improve the policy for that reward
+
+It is off-policy, as in the paper, with any backend that replays steps. A language model learns from
+each response once, and then only about the tokens that it chose itself.
 
 The supervisor need not act well: the policy may become better than whoever takes over, as long as
 takeovers say what is bad. Which step gets the −1 is a rule of its own:
@@ -70,7 +73,7 @@ class Config:
 
 
 class RLIF(Learner):
-    """Reinforcement learning from intervention feedback, on any off-policy backend.
+    """Reinforcement learning from intervention feedback, off-policy or on a language model.
 
     Args:
         policy: acts in an environment made with ``supervision=``.
@@ -84,8 +87,9 @@ class RLIF(Learner):
 
     Raises:
         ValueError: unknown settings, nobody who supervises, a supervision that looks at other
-            actions than the rule of blame needs, a policy that learns from each step once, or
-            demonstrations that are empty or from elsewhere.
+            actions than the rule of blame needs, a policy that cannot tell its own steps from the
+            expert's, something that only replay can do, or demonstrations that are empty or from
+            elsewhere.
     """
 
     def __init__(
@@ -106,14 +110,22 @@ class RLIF(Learner):
         self._check_supervision()
         self.env.stop_emitting()
         replay: Any = getattr(policy, "replay", None)
-        if not policy.has_replay or replay is None:
+        learns: Any = policy if replay is None else replay
+        if not hasattr(learns, "own_steps_only"):
             raise ValueError(
-                f"RLIF learns from steps again and again; a {type(policy).__name__} forgets them:"
-                " use an off-policy algorithm, such as SAC."
+                f"RLIF: a {type(policy).__name__} learns from each step once and cannot leave out"
+                " what the expert did; use an off-policy algorithm, such as SAC."
             )
-        replay.own_steps_only = not self.config.expert_steps
-        replay.refused_proposals = self.config.blame == "proposal"
-        self.shown = self._show(replay, demonstrations)
+        learns.own_steps_only = not self.config.expert_steps
+        if policy.has_replay:
+            learns.refused_proposals = self.config.blame == "proposal"
+        elif self.config.blame == "proposal" or self.config.symmetric or demonstrations is not None:
+            raise ValueError(
+                f"RLIF: a {type(policy).__name__} replays nothing, and blame='proposal',"
+                " demonstrations= and symmetric=True are about steps that are replayed; leave them"
+                " out, or use an off-policy algorithm, such as SAC."
+            )
+        self.shown = self._show(learns, demonstrations)
         """Demonstrated steps that are replayed."""
         self.refused = 0
         """Actions of the policy that were not let pass so far."""

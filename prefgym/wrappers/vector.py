@@ -200,7 +200,9 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         seen: np.ndarray = self._text().observations
         return seen
 
-    def play(self, actions: Any, mask: Any) -> Segments:
+    def play(
+        self, actions: Any, mask: Any, factors: Mapping[str, np.ndarray] | None = None
+    ) -> Segments:
         """Live through one whole episode in every lane, by actions that are all known.
 
         Equal to stepping every lane by itself; for agents that write a response at once. New
@@ -209,23 +211,30 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
         Args:
             actions: ``[lanes, steps]`` tokens.
             mask: ``[lanes, steps]``, true where a token is.
+            factors: ``[lanes, steps]`` each: named parts of the steps that only who wrote knows,
+                such as whether the supervisor of an environment did.
 
         Returns:
             The episodes, one for each lane, in order.
 
         Raises:
             ValueError: the environment is not one of text, a lane is in the middle of an episode,
-                or a response neither ends by itself nor reaches the limit.
+                a response neither ends by itself nor reaches the limit, or nobody says what the
+                environment's supervisor did.
         """
         text = self._text()
         assert isinstance(self.store, ResponseStore)
         steps = self.store.layout.response_tokens
         tokens, real = _filled(np.asarray(actions), steps), _filled(np.asarray(mask, bool), steps)
         self.store.check_actions(tokens)
+        if find_attribute(self.env, "running") is not None and factors is None:
+            raise ValueError(
+                f"{name_of(self)} has a supervisor who watches every step, and play() was given"
+                " whole responses; use step(), or let a language backend write under supervision."
+            )
         played = text.play(tokens, real)
-        index = self.store.extend(
-            tokens, real.sum(1), played.rewards, played.terminated, played.factors
-        )
+        told = {**played.factors, **{n: _filled(one, steps) for n, one in (factors or {}).items()}}
+        index = self.store.extend(tokens, real.sum(1), played.rewards, played.terminated, told)
         everyone = np.ones(self.num_envs, np.bool_)
         self._begin(everyone, text.observations, {"context_id": text.context_id})
         self.elicitor.emit(int(real.sum()))

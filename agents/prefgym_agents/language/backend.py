@@ -24,12 +24,14 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
+from prefgym.interventions.supervision import INTERVENED, Running
 from prefgym.models.heads import HeadFactory
 from prefgym.models.language import LanguageRewardModel
 from prefgym.names import lookup
 from prefgym.segments import Segments
 from prefgym.text import Layout
 from prefgym.wrappers import preference_layer
+from prefgym.wrappers.inner import find_attribute
 from prefgym_agents.backend import RewardFunction
 from prefgym_agents.callbacks import as_callback
 from prefgym_agents.language.models import add_lora, causal_model, save
@@ -38,6 +40,7 @@ from prefgym_agents.language.policy import LanguagePolicy, scores
 from prefgym_agents.language.reference import Reference
 from prefgym_agents.language.sampling import Written, choose, write
 from prefgym_agents.language.steps import GradientSteps, Loss
+from prefgym_agents.language.takeovers import Takeovers
 from prefgym_agents.language.updates import SETTINGS, Config, Lesson, lesson
 from prefgym_agents.language.weights import fingerprint, gathered, load_weights, weights_of
 from prefgym_agents.processes import Processes
@@ -91,6 +94,10 @@ class LanguageBackend:
         self._tokens = 0
         self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self._written: tuple[np.ndarray, Written] | None = None
+        self.running: Running | None = find_attribute(env, "running")
+        """Who may take over tokens, in an environment made with ``supervision=``."""
+        self.own_steps_only = False
+        """Learn nothing about tokens that somebody else wrote."""
 
     # -- acting -------------------------------------------------------------------------------
 
@@ -130,6 +137,9 @@ class LanguageBackend:
         """Write and play a response in every lane; None when a callback asked to stop."""
         self._callback.on_rollout_start()
         prompts = self.layout.split(self.env.observations())[0].copy()
+        watching = None
+        if self.running is not None:
+            watching = Takeovers(self.running, self.layout, prompts)
         written = write(
             self.policy,
             self.layout,
@@ -137,8 +147,10 @@ class LanguageBackend:
             generator=self._generators["write"],
             rows_at_once=self.config.generation_batch,
             anyone=self.processes.any if self.processes.sharded else None,
+            takeovers=watching,
         )
-        segments: Segments = self.env.play(written.actions, written.mask)
+        told = None if watching is None else watching.factors
+        segments: Segments = self.env.play(written.actions, written.mask, told)
         self._written = (prompts, written)
         lengths = written.mask.sum(1)
         self._tokens += int(self.processes.sum(torch.tensor(lengths.sum())))
@@ -316,6 +328,9 @@ class LanguageBackend:
         reference = self.reference_log_prob(segments) if self.config.kl > 0.0 else None
         mask, context = (torch.as_tensor(x) for x in (segments.mask, segments.context_id))
         worth = torch.as_tensor(rewards, dtype=torch.float32)
+        own = mask
+        if self.own_steps_only:
+            own = mask & (torch.as_tensor(segments.factors[INTERVENED]) == 0.0)
         return lesson(
             self.config,
             mask.to(device),
@@ -325,6 +340,7 @@ class LanguageBackend:
             reference,
             value,
             self.processes,
+            own.to(device),
         )
 
     def _as_written(self, segments: Segments) -> tuple[Tensor, Tensor]:

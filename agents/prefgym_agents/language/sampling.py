@@ -7,6 +7,7 @@ batch that it is written in.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,10 @@ from torch import Tensor
 from prefgym.text import Layout
 from prefgym_agents.language.decoding import roomy_cache
 from prefgym_agents.language.policy import LanguagePolicy, Outputs
+from prefgym_agents.language.takeovers import Takeovers
 
+Watched = Callable[[Tensor, int, Tensor, Tensor], Tensor]
+"""``watched(rows, step, chosen, going_on)``: the tokens that are written instead."""
 STAY = 0.875
 """Ended rows leave once less than this share of a batch goes on: moving a cache costs, too."""
 
@@ -27,7 +31,7 @@ class Written(NamedTuple):
     actions: np.ndarray
     mask: np.ndarray
     log_prob: np.ndarray
-    """Of each token, under the policy that wrote it."""
+    """Of each token under the policy, also of those that somebody else wrote."""
     value: np.ndarray
     """What the value head said before each token."""
 
@@ -40,6 +44,7 @@ def write(
     generator: torch.Generator | None,
     rows_at_once: int = 512,
     anyone: Callable[[bool], bool] | None = None,
+    takeovers: Takeovers | None = None,
 ) -> Written:
     """A response to every prompt.
 
@@ -50,6 +55,7 @@ def write(
         generator: of the random numbers, on the CPU; None takes the most likely tokens.
         rows_at_once: responses written side by side.
         anyone: whether any of several processes goes on, where every step needs them all.
+        takeovers: who may write tokens in the policy's place; None: nobody does.
     """
     rows, steps = len(prompts), layout.response_tokens
     draws = None if generator is None else torch.rand((rows, steps), generator=generator)
@@ -64,7 +70,8 @@ def write(
         some = order[begin : begin + rows_at_once]
         mine = None if draws is None else draws[torch.from_numpy(some)]
         batch = _Batch(policy, layout, anyone)
-        for whole, part in zip(written, batch.write(prompts[some], mine), strict=True):
+        watched = None if takeovers is None else partial(_watched, takeovers, some)
+        for whole, part in zip(written, batch.write(prompts[some], mine, watched), strict=True):
             whole[some] = part
     return written
 
@@ -80,6 +87,14 @@ def choose(logits: Tensor, draws: Tensor | None) -> Tensor:
     total = reach[:, -1:]
     below = torch.minimum(draws[:, None] * total, total.nextafter(torch.zeros_like(total)))
     return torch.searchsorted(reach, below, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+
+
+def _watched(
+    takeovers: Takeovers, lanes: np.ndarray, rows: Tensor, step: int, chosen: Tensor, on: Tensor
+) -> Tensor:
+    """The tokens that are written in place of those that were chosen."""
+    who, tokens, going_on = (one.cpu().numpy() for one in (rows, chosen, on))
+    return torch.from_numpy(takeovers(lanes[who], step, tokens, going_on)).to(chosen)
 
 
 class _Batch:
@@ -99,7 +114,9 @@ class _Batch:
         """``[rows, P + T]``: false at padding; None where all prompts are of one length."""
 
     @torch.no_grad()
-    def write(self, prompts: np.ndarray, draws: Tensor | None) -> list[np.ndarray]:
+    def write(
+        self, prompts: np.ndarray, draws: Tensor | None, watched: Watched | None = None
+    ) -> list[np.ndarray]:
         """Actions, mask, log-probabilities and values of a response to each prompt."""
         count, steps, eos = len(prompts), self.layout.response_tokens, self.layout.codec.eos
         draws = None if draws is None else draws.to(self.device)
@@ -111,6 +128,8 @@ class _Batch:
         said = self._read(prompts)
         for step in range(steps):
             chosen = choose(said.logits, None if draws is None else draws[rows, step])
+            if watched is not None:
+                chosen = watched(rows, step, chosen, going_on)
             chances = said.logits.gather(1, chosen[:, None])[:, 0] - said.logits.logsumexp(1)
             mask[rows, step] = going_on
             actions[rows, step], log_prob[rows, step], value[rows, step] = (

@@ -130,7 +130,7 @@ class Lesson:
     """What is known of a batch of responses before the first gradient step, on the device."""
 
     mask: Tensor
-    """``[B, T]``."""
+    """``[B, T]``: the tokens that are learned about."""
     context_id: Tensor
     """``[B]``."""
     old: Tensor
@@ -159,8 +159,12 @@ def lesson(
     reference: Tensor | None,
     value: Tensor,
     processes: Processes,
+    own: Tensor | None = None,
 ) -> tuple[Lesson, dict[str, float]]:
     """What each token was worth, and what there is to tell about it.
+
+    What follows a token counts for it whoever wrote that, but only ``own`` tokens teach anything:
+    those that the policy chose itself; None: all.
 
     Raises:
         ValueError: a prompt has one response only, and the algorithm compares several.
@@ -172,10 +176,11 @@ def lesson(
     if ALGORITHMS[config.algorithm]:
         _check_groups(config.algorithm, context_id)
     returns = worth.sum(1)
+    own = mask if own is None else own
     if config.algorithm == "PPO":
         advantage = policy_losses.gae(worth, value, mask, 1.0, config.trace)
         target = torch.where(mask, advantage + value, 0.0)
-        advantage = _whitened(advantage, mask, processes)
+        advantage = _whitened(advantage, own, processes)
     elif config.algorithm == "GRPO":
         advantage = policy_losses.group_advantages(returns, context_id)[:, None].expand_as(old)
     elif config.algorithm == "RLOO":
@@ -183,9 +188,9 @@ def lesson(
     else:
         advantage = returns[:, None]
     taught = Lesson(
-        mask, context_id, old, advantage, old if reference is None else reference, value, target
+        own, context_id, old, advantage, old if reference is None else reference, value, target
     )
-    told = {"train/entropy": float(-policy_losses.masked_mean(old, mask))}
+    told = {"train/entropy": float(-policy_losses.masked_mean(old, own))}
     if reference is not None:
         told["train/kl"] = float(torch.where(mask, distance, 0.0).sum(1).mean())
     return taught, told
