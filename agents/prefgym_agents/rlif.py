@@ -7,8 +7,8 @@ arXiv:2311.12996.
     reward −1 where somebody was provoked to take over, 0 elsewhere
     improve the policy for that reward
 
-It is off-policy, as in the paper, with any backend that replays steps. A language model learns from
-each response once, and then only about the tokens that it chose itself.
+It is off-policy, as in the paper, with any backend that replays steps; and on-policy with one that
+can leave the expert's steps out of what it learns about.
 
 The supervisor need not act well: the policy may become better than whoever takes over, as long as
 takeovers say what is bad. Which step gets the −1 is a rule of its own:
@@ -73,7 +73,7 @@ class Config:
 
 
 class RLIF(Learner):
-    """Reinforcement learning from intervention feedback, off-policy or on a language model.
+    """Reinforcement learning from intervention feedback.
 
     Args:
         policy: acts in an environment made with ``supervision=``.

@@ -24,6 +24,7 @@ from benchmarks.claims.claim import Row
 from benchmarks.claims.pendulum_values import FASTEST, STRONGEST, seen, solved
 from benchmarks.claims.training import EVALUATION_SEED
 from prefgym.interventions import Random, Rule, Supervision, ValueBased
+from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.evaluation import Predicts, evaluate
 from prefgym_agents.imitation import Imitation, whole_episodes
 from prefgym_agents.rlif import RLIF
@@ -170,23 +171,26 @@ def watched() -> ValueBased:
 
 def rlif(expert: BadExpert, rule: Rule, steps: int) -> tuple[float, int, float]:
     """True return; steps that the expert acted in; share of the others after which it did."""
-    env = _env(Supervision(expert, rule))
-    backend = sb3_backend(
+    learner = RLIF(off_policy(_env(Supervision(expert, rule)), expert.seed)).learn(steps)
+    store = learner.store
+    told = store.segments(store.since(np.zeros(LANES, np.int64)), store.longest)
+    by_expert = (told.factors["intervened"] > 0.0) & told.mask
+    own = int((told.mask & ~by_expert).sum())
+    return true_return(learner), int(by_expert.sum()), learner.refused / own
+
+
+def off_policy(env: Any, seed: int) -> PolicyBackend:
+    """SAC in RLPD's form, small."""
+    return sb3_backend(
         RLPD,
         env,
-        seed=expert.seed,
+        seed=seed,
         steps_per_round=4,
         learning_rate=1e-3,
         learning_starts=500,
         batch_size=128,
         policy_kwargs={"net_arch": [64, 64], "critics": 2},
     )
-    learner = RLIF(backend).learn(steps)
-    store = learner.store
-    told = store.segments(store.since(np.zeros(LANES, np.int64)), store.longest)
-    by_expert = (told.factors["intervened"] > 0.0) & told.mask
-    own = int((told.mask & ~by_expert).sum())
-    return true_return(learner), int(by_expert.sum()), learner.refused / own
 
 
 def imitated(preset: str, expert: BadExpert, labels: int, steps: int) -> float:

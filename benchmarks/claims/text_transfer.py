@@ -11,7 +11,10 @@ regret: on the pendulum from V* on a grid (:mod:`benchmarks.claims.pendulum_valu
 exact tables, where regret orders two responses to one prompt as their returns do. HERON reads a
 hierarchy of factors with margins of half a deviation. Factors are the environment's, and so is
 their order, which is the one thing that it is told differently: the pendulum's angle, then its
-speed, then the torque; of a text what was copied, then the forbidden letters.
+speed, then the torque; of a text what was copied, then the forbidden letters. RLIF learns from
+takeovers alone, by somebody who knows how much a step loses and lets others act for four steps who
+know less: an expert who is wrong in most of the states (:mod:`benchmarks.claims.rlif_pendulum`), or
+the model that training began with. On the pendulum it is off-policy (RLPD), as in its paper.
 
 Labels are 4,000 at most, but 20,000 for SPO on both: it keeps no answer, so that each teaches only
 once, and with 4,000 of them it closes 0.5 to 0.6 of the gap on text, though 0.9 on the pendulum. It
@@ -26,7 +29,8 @@ task's demonstrations, in which 3 tokens of 10 are wrong, and the best is the ex
 learner on the true reward stands beside it as a figure, at the same steps and with the backend's
 own algorithm.
 
-Control: a coin answers instead (for HERON the hierarchy, turned round half of the time), and on
+Control: a coin answers instead (for HERON the hierarchy, turned round half of the time; for RLIF,
+who takes over does so at random), and on
 average over the seeds nothing of the gap may be closed (a single seed of it moves at random, by a
 fifth of the gap on the pendulum).
 """
@@ -44,9 +48,10 @@ import numpy as np
 import torch
 
 import prefgym  # noqa: F401
-from benchmarks.claims import pendulum_values
+from benchmarks.claims import pendulum_values, rlif_pendulum
 from benchmarks.claims.claim import ClaimResult, Row
 from benchmarks.claims.training import EVALUATION_SEED
+from prefgym.interventions import Random, Supervision, ValueBased
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.direct import DirectPreference
 from prefgym_agents.evaluation import Predicts, evaluate
@@ -57,6 +62,7 @@ from prefgym_agents.language.pretraining import PretrainingConfig, pretrain
 from prefgym_agents.learner import Learner
 from prefgym_agents.oracle import TrueReward
 from prefgym_agents.reward_learning import RewardLearning
+from prefgym_agents.rlif import RLIF
 from prefgym_agents.sb3 import sb3_backend
 from prefgym_agents.spo import SPO
 from prefgym_agents.tuned import settings
@@ -75,6 +81,9 @@ CLOSE = 0.8
 UNTAUGHT = 0.2
 """Share that a coin's answers may close, on average over the seeds."""
 
+TAKEN_OVER = 0.3
+"""Share of the steps after which somebody takes over who does so at random."""
+
 Backends = Callable[[Any], PolicyBackend]
 """Makes the backend of an environment; the same starting policy every time."""
 
@@ -85,12 +94,14 @@ class Entry:
 
     make: Callable[..., Learner]
     """``(backend, labels=, seed=)``."""
-    reads: str
-    """What its labels mean: the rater that it learns from."""
+    reads: str | None
+    """What its labels mean: the rater that it learns from; None where takeovers teach it."""
     labels: int = LABELS
 
     def asked(self, factors: str, coin: bool) -> dict[str, Any]:
         """Who answers: arguments of the environment, whose factors are these; or a coin."""
+        if self.reads is None:
+            return {}
         if self.reads == "heron":
             hierarchy = {"factors": factors, "margins": MARGIN, "mistake": 0.5 if coin else 0.0}
             return {"rater": "heron", "rater_kwargs": hierarchy, "budget": self.labels}
@@ -122,6 +133,7 @@ LEARNERS = {
         MORE_LABELS,
     ),
     "heron": Entry(partial(HERON, sessions=10, ask_until=0.6), "heron"),
+    "rlif": Entry(lambda backend, labels, seed: RLIF(backend), None),
 }
 """Who learns; a new learner joins by one entry."""
 
@@ -143,13 +155,17 @@ class Task:
     """Of the environment, wherever it is made."""
     asking: Callable[[], dict[str, Any]] = dict
     """More arguments where somebody is asked."""
+    taking_over: Callable[[Any, PolicyBackend, int, bool], Supervision] | None = None
+    """``(environment, starting policy, seed, at random)``: who watches, where takeovers teach."""
+    replaying: tuple[Callable[[Any, int], Backends], int, int] | None = None
+    """Starting policies, lanes and steps where takeovers teach; None: as elsewhere."""
     episodes: int = 100
     deterministic: bool = True
     """How a policy is judged: by its most likely actions, or by sampled ones."""
 
-    def make(self, entry: Entry | None = None, coin: bool = False) -> Any:
+    def make(self, entry: Entry | None = None, coin: bool = False, **more: Any) -> Any:
         """The environment, with somebody whom a learner asks, or a coin in their place."""
-        arguments = {**self.lanes, **self.arguments, **self.asking()}
+        arguments = {**self.lanes, **self.arguments, **self.asking(), **more}
         asked = {} if entry is None else entry.asked(self.factors, coin)
         return gym.make_vec(self.env, query_every=None, **arguments, **asked)
 
@@ -186,6 +202,23 @@ def language_models(env: Any, seed: int) -> Backends:
     return lambda made: language_backend(made, deepcopy(model), seed=seed, **chosen)
 
 
+def replaying_networks(env: Any, seed: int) -> Backends:
+    """An untrained network each time, whose steps are replayed."""
+    return lambda made: rlif_pendulum.off_policy(made, seed)
+
+
+def on_pendulum(env: Any, start: PolicyBackend, seed: int, at_random: bool) -> Supervision:
+    """A bad expert, called by who knows V*."""
+    rule = Random(TAKEN_OVER) if at_random else rlif_pendulum.watched()
+    return Supervision(rlif_pendulum.BadExpert(seed), rule)
+
+
+def on_text(env: Any, start: PolicyBackend, seed: int, at_random: bool) -> Supervision:
+    """The model that training begins with, called by who knows what tokens lose."""
+    known = ValueBased(env.get_wrapper_attr("advantages"), margin=0.02, scale=1.0)
+    return Supervision(start, Random(TAKEN_OVER) if at_random else known)
+
+
 def greedy_in_values(env: Any, seed: int) -> float:
     """The return of the policy that is greedy in V*, in the episodes that judge the others."""
     return TASKS["control"].score(pendulum_values.solved(), seed)
@@ -211,6 +244,8 @@ TASKS = {
         80_000,
         {"num_envs": 8},
         asking=exact_regret,
+        taking_over=on_pendulum,
+        replaying=(replaying_networks, rlif_pendulum.LANES, 15_000),
     ),
     "text": Task(
         "prefgym/TextCopy-v0",
@@ -220,6 +255,7 @@ TASKS = {
         200_000,
         {"num_envs": 64, "samples_per_prompt": 8},
         {"prompts": 27},
+        taking_over=on_text,
         episodes=1_000,
         deterministic=False,
     ),
@@ -273,8 +309,8 @@ def train(job: Job) -> Mapping[str, float]:
     best = task.best(env, seed)
     start = task.score(backends(env), seed)
 
-    def share(learner: Learner) -> float:
-        return (task.score(learner.learn(task.steps), seed) - start) / (best - start)
+    def share(learner: Learner, steps: int = task.steps) -> float:
+        return (task.score(learner.learn(steps), seed) - start) / (best - start)
 
     found = {"start": start, "best": best}
     if len(job.learners) == len(LEARNERS):
@@ -282,7 +318,23 @@ def train(job: Job) -> Mapping[str, float]:
     for name in job.learners:
         entry = LEARNERS[name]
         for coin in (False, True):
-            backend = backends(task.make(entry, coin))
-            learner = entry.make(backend, labels=entry.labels, seed=seed)
-            found[name + ("_coin" if coin else "")] = share(learner)
+            makes, steps, more = backends, task.steps, {}
+            if entry.reads is None:
+                makes, steps, more = _watched(task, env, backends, seed, coin)
+            learner = entry.make(
+                makes(task.make(entry, coin, **more)), labels=entry.labels, seed=seed
+            )
+            found[name + ("_coin" if coin else "")] = share(learner, steps)
     return found
+
+
+def _watched(
+    task: Task, env: Any, backends: Backends, seed: int, at_random: bool
+) -> tuple[Backends, int, dict[str, Any]]:
+    """Starting policies, steps and arguments of the environment where takeovers teach."""
+    assert task.taking_over is not None
+    more = {"supervision": task.taking_over(env, backends(env), seed, at_random)}
+    if task.replaying is None:
+        return backends, task.steps, more
+    makes, lanes, steps = task.replaying
+    return makes(env, seed), steps, {**more, "num_envs": lanes}
