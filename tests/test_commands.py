@@ -177,6 +177,29 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(
     same(finished, folder)
 
 
+WATCHED = [
+    "rlif --env prefgym/Pendulum-v0 --steps 560 --supervisor.steps 2",
+    "rlif --env prefgym/Pendulum-v0 --steps 560 --supervisor.rule random --algorithm SAC",
+    "rlif --env prefgym/PitGrid-v0 --steps 600 --supervisor.expert numpy:zeros_like",
+    "rlif --env prefgym/TextCopy-v0 --steps 600 --supervisor.expert start",
+    "imitation --env prefgym/Pendulum-v0 --steps 2500 --labels 300",
+    "imitation --env prefgym/Pendulum-v0 --steps 2500 --preset dagger",
+    "imitation --env prefgym/Pendulum-v0 --steps 2500 --preset hg_dagger",
+]
+
+
+@pytest.mark.parametrize("words", WATCHED)
+def test_who_watches_can_be_said_on_the_command_line(
+    words: str, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["train", *words.split(), "--envs", "8", "--out", str(run_folder)]
+    assert main(asked) == 0
+    assert json.loads((run_folder / "summary.json").read_text())["steps"] >= 560
+    assert main(["train", "--resume", str(run_folder), "--quiet"]) == 0
+    assert main(["eval", str(run_folder), "--episodes", "2"]) == 0
+    assert "mean true return" in capsys.readouterr().out
+
+
 def test_a_finished_run_resumed_changes_nothing(finished: Path, run_folder: Path) -> None:
     copy = run_folder / "copy"
     shutil.copytree(finished, copy)
@@ -254,6 +277,10 @@ def test_data_convert_writes_another_format(finished: Path, run_folder: Path) ->
         ),
         (["train", "direct", "--preset", "cpl"], "reads a label as 'regret'"),
         (["envs", "please"], "takes no arguments"),
+        (["train", "rlif", "--env", "prefgym/Reacher-v0"], "Pendulum"),
+        (["train", "rlif", "--supervisor.expert", "forty"], "is no grade"),
+        (["train", "rlif", "--supervisor.expert", "41"], "has no expert of grade 41"),
+        (["train", "rlif", "--algorithm", "PPO"], "cannot leave out"),
     ],
 )
 def test_mistakes_get_one_sentence_and_status_two(

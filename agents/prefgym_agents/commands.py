@@ -360,7 +360,7 @@ def _summary(config: configs.Run, learner: Learner) -> dict[str, Any]:
         "rater": learner.env.preferences.meaning if config.rater is None else config.rater,
         "seed": config.seed,
         "steps": learner.num_timesteps,
-        "labels": learner.env.elicitor.labels_given,
+        "labels": getattr(learner, "labels", learner.env.elicitor.labels_given),
         "episodes": len(returns),
         "true_return": float(np.mean(returns)),
         "true_return_std": float(np.std(returns)),

@@ -8,6 +8,7 @@ import json
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ import gymnasium as gym
 import torch
 
 from prefgym.comparisons import PreferenceDataset
+from prefgym.interventions import Random, Supervision
+from prefgym.interventions.supervision import Judged
 from prefgym.names import lookup
 from prefgym.registration import ENVIRONMENTS
-from prefgym_agents import direct, heron, reward_learning, spo
+from prefgym_agents import direct, heron, imitation, reward_learning, rlif, spo
 from prefgym_agents.backends import make_backend
 from prefgym_agents.learner import Learner
 from prefgym_agents.runs import RunError
+from prefgym_agents.supervisors import Supervisor, expert_of, supervision_of
 from prefgym_agents.tuned import environment_settings, writes_text
 
 HIERARCHY = "heron"
@@ -123,6 +127,33 @@ class SPORun(Run):
 
 
 @dataclass(frozen=True)
+class SupervisedRun(Run):
+    """A run that somebody watches."""
+
+    supervisor: Supervisor = field(default_factory=Supervisor)
+    """Who may take over, and when."""
+
+
+@dataclass(frozen=True)
+class RLIFRun(SupervisedRun):
+    """Learn from takeovers alone: what made somebody take over was wrong."""
+
+    algorithm: str | None = None
+    """What improves the policy: RLPD, SAC, ... (RLPD by default; DQN where actions are discrete);
+    RLOO, GRPO or PPO where text is written (RLOO by default)."""
+    learner: rlif.Config = field(default_factory=rlif.Config)
+    """Single settings that differ from the preset (default)."""
+
+
+@dataclass(frozen=True)
+class ImitationRun(SupervisedRun):
+    """Imitate an expert: behaviour cloning, DAgger and HG-DAgger; --labels bounds its actions."""
+
+    learner: imitation.Config = field(default_factory=lambda: imitation.PRESETS["bc"])
+    """Single settings that differ from the preset (bc, dagger, hg_dagger, ...)."""
+
+
+@dataclass(frozen=True)
 class Kind:
     """A learner as the command line knows it."""
 
@@ -138,6 +169,8 @@ KINDS: dict[str, Kind] = {
     "heron": Kind(HeronRun, heron.PRESETS, heron.HERON),
     "spo": Kind(SPORun, spo.PRESETS, spo.SPO),
     "direct": Kind(DirectRun, direct.PRESETS, direct.DirectPreference),
+    "rlif": Kind(RLIFRun, {"default": rlif.Config()}, rlif.RLIF),
+    "imitation": Kind(ImitationRun, imitation.PRESETS, imitation.Imitation),
 }
 """Name on the command line -> learner."""
 
@@ -165,12 +198,47 @@ def build(config: Run, directory: Path | None = None) -> Learner:
     }  # fmt: skip
     arguments |= {name: value for name, value in wanted.items() if value is not None}
     arguments |= environment_arguments(config)
+    if isinstance(config, SupervisedRun):
+        arguments["supervision"] = _supervision(config, settings)
     env = gym.make_vec(config.env, budget=config.labels, directory=directory, **arguments)
     backend = make_backend(
-        env, config.env, config.algorithm,
+        env, config.env, config.algorithm or _algorithm(config, env),
         model=config.language_model, seed=config.seed, device=config.device,
     )  # fmt: skip
     return KINDS[kind_of(config)].make(backend, settings, **_data(config))
+
+
+def _algorithm(config: Run, env: Any) -> str | None:
+    """What suits a learner better than the backend's own choice; None: that one."""
+    if not isinstance(config, RLIFRun):
+        return None
+    if writes_text(config.env):
+        return "RLOO"
+    return "DQN" if isinstance(env.single_action_space, gym.spaces.Discrete) else "RLPD"
+
+
+def _supervision(config: SupervisedRun, learner: Any) -> Supervision:
+    """Who watches a run, and may take over."""
+    start = None
+    if writes_text(config.env):
+        start = partial(_acting, config)
+    expert = expert_of(config.supervisor.expert, config.env, start)
+    judged: Judged = "executed"
+    if isinstance(learner, rlif.Config):
+        judged = rlif.JUDGED[learner.blame]
+    elif learner.ask == "everywhere":  # it only says what it would have done
+        return Supervision(expert, Random(0.0))
+    elif config.preset in (None, "bc"):
+        return imitation.whole_episodes(expert)
+    told = environment_arguments(config)
+    return supervision_of(config.supervisor, expert, config.env, judged, **told)
+
+
+def _acting(config: Run, model: Path | None) -> Any:
+    """A language model as it acts in the environment of a run."""
+    env = gym.make_vec(config.env, num_envs=1, **environment_arguments(config))
+    folder = config.language_model if model is None else model
+    return make_backend(env, config.env, "PPO", model=folder, seed=config.seed)
 
 
 def _data(config: Run) -> dict[str, PreferenceDataset]:

@@ -39,7 +39,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float
 
-from prefgym.interventions.supervision import INTERVENED, REFUSED, Running
+from prefgym.interventions.supervision import INTERVENED, REFUSED, Judged, Running
 from prefgym.names import lookup
 from prefgym.segments import Segments
 from prefgym.wrappers.inner import find_attribute
@@ -48,7 +48,11 @@ from prefgym_agents.demonstrations import Demonstrations, as_demonstrations
 from prefgym_agents.learner import Learner
 
 Blame = Literal["posthoc", "previous", "proposal"]
-JUDGED = {"posthoc": "executed", "previous": "proposed", "proposal": "proposed"}
+JUDGED: dict[Blame, Judged] = {
+    "posthoc": "executed",
+    "previous": "proposed",
+    "proposal": "proposed",
+}
 """What a supervision must look at for each rule."""
 
 

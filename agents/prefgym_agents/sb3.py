@@ -35,6 +35,7 @@ from prefgym.wrappers import PreferenceVectorEnv, preference_layer
 from prefgym_agents.astray import astray
 from prefgym_agents.backend import RewardFunction
 from prefgym_agents.normalisation import RunningNormalisation
+from prefgym_agents.rlpd import RLPD
 from prefgym_agents.sb3_env import GymnasiumVecEnv
 from prefgym_agents.sb3_people import DescribedPerson, describe, descriptions, read_descriptions
 from prefgym_agents.sb3_replay import StoreReplayBuffer
@@ -47,7 +48,7 @@ _COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_current_progress_r
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     name: getattr(stable_baselines3, name) for name in ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3")
-}
+} | {"RLPD": RLPD}
 
 
 class SB3Backend:

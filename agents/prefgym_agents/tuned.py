@@ -57,6 +57,20 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "default": {},
         "prefgym/Pendulum-v0": {"learning_rate": 1e-3, "learning_starts": 1_000},
     },
+    "RLPD": {
+        "default": {
+            "batch_size": 256,
+            "learning_starts": 1_000,
+            "policy_kwargs": {"net_arch": [256, 256], "critics": 10},
+        },
+        "prefgym/Pendulum-v0": {
+            "learning_rate": 1e-3,
+            "batch_size": 128,
+            "learning_starts": 500,
+            "steps_per_round": 4,
+            "policy_kwargs": {"net_arch": [64, 64], "critics": 2},
+        },
+    },
 }
 TEXT: dict[str, Any] = {"kl": 0.1}
 """A learned reward is right about text such as it was fitted to: stay near the start."""

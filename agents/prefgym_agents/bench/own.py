@@ -10,16 +10,15 @@ A rater is a ``Rater``, or a function (a, b) -> P(a ≻ b) or (a, b, rng) -> Lab
 """
 
 import hashlib
-import os
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefgym.models.presets import Preset
 from prefgym.raters import Rater, make_rater
+from prefgym_agents.imported import imported
 
 MODEL_ARGUMENTS = ("observation_space", "action_space", "seed")
 HEAD_ARGUMENTS = ("members", "reads", "generator")
@@ -72,26 +71,6 @@ def own_rater(name: str) -> Rater:
             " (a, b, rng) -> Labels, or a prefgym.raters.Rater."
         )
     return make_rater(found)
-
-
-def imported(name: str, what: str) -> Any:
-    """The thing that ``module:name`` names, looked for in the working directory too.
-
-    Raises:
-        ValueError: there is none.
-    """
-    module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(
-            0, os.getcwd()
-        )  # where `python -m` looks, and an installed command does not
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"The {what} {name!r} cannot be imported ({error}); give module:name of a module that"
-            f" Python finds, and of something in it."
-        ) from error
 
 
 def digest(name: str) -> str:
