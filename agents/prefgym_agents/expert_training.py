@@ -23,14 +23,14 @@ from prefgym_agents.oracle import TrueReward
 from prefgym_agents.sb3 import OnPolicySB3, sb3_backend
 from prefgym_agents.tuned import writes_text
 
-LANES = 32
 CHECKPOINTS, EPISODES = 40, 5
 """Times at which the policy is measured and kept while it learns, and episodes of each."""
 CHOICE_SEED = 3_000_000
 """Of episodes by which something is chosen; no seed of training comes near."""
 
 _PPO: Final[dict[str, Any]] = {
-    "n_steps": 128,
+    "lanes": 16,
+    "n_steps": 256,
     "batch_size": 128,
     "n_epochs": 10,
     "learning_rate": 3e-4,
@@ -41,13 +41,14 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "default": _PPO,
     "prefgym/Pendulum-v0": {
         **_PPO,
+        "lanes": 32,
         "n_steps": 64,
         "batch_size": 256,
         "learning_rate": 1e-3,
         "gamma": 0.9,
     },
 }
-"""Of PPO, where experts are trained."""
+"""Of PPO, where experts are trained, and how many environments it acts in."""
 
 
 Tell = Callable[[str, float], None]
@@ -91,7 +92,8 @@ def check(env_id: str, steps: int, hidden: Sequence[int]) -> None:
             " with bounds (Box); where there are few states, give an expert as a table of actions"
             " (prefgym.interventions.with_mistakes)."
         )
-    rollout = LANES * _settings(env_id)["n_steps"]
+    asked = _settings(env_id)
+    rollout = asked["lanes"] * asked["n_steps"]
     if steps < rollout:
         raise ValueError(f"steps={steps}; wanted at least the {rollout} of one rollout.")
 
@@ -131,7 +133,7 @@ def train_checkpoints(
     kept = _kept(file, asked)
     if kept and kept[-1].about["steps"] >= steps:
         return tuple(kept)
-    env = _made(env_id, LANES)
+    env = _made(env_id, _settings(env_id)["lanes"])
     try:
         backend = _backend(env, env_id, seed, hidden)
         kept = _gone_on(backend, file, kept)
@@ -157,7 +159,7 @@ def _backend(
     env: PreferenceVectorEnv, env_id: str, seed: int, hidden: Sequence[int]
 ) -> OnPolicySB3:
     asked = _settings(env_id)
-    rate = asked.pop("learning_rate")
+    rate, _ = (asked.pop(name) for name in ("learning_rate", "lanes"))
     widths = {"log_std_init": -0.5, "activation_fn": nn.ReLU, "net_arch": list(hidden)}
     backend = sb3_backend(
         "PPO",

@@ -169,6 +169,7 @@ def graded(
         tell(f"grade {wanted:g}", number / len(grades))
         chosen = replace(meeting(wanted, trained, best, measure, scale), seed=seed)
         kept = {name: chosen.about[name] for name in ("env", "training_steps", "seed")}
+        kept["trained_steps"] = int(trained[-1].about["steps"])
         told = {"asked": float(wanted), "checkpoint": chosen.about["steps"], **kept}
         made.append(replace(chosen, about=told | measured(chosen, env_id, scale)))
     tell("grades", 1.0)

@@ -27,7 +27,7 @@ class ExpertTraining:
     """Percentages of a good agent's performance."""
     out: Path | None = None
     """Folder of the files; by default runs/experts/ENVIRONMENT."""
-    steps: int = 1_500_000
+    steps: int = 3_000_000
     """Environment steps of the training."""
     seed: int = 0
     """Of everything."""
@@ -107,16 +107,17 @@ def _make(
 def _tell(asked: ExpertTraining, made: Sequence[GradedExpert], files: dict[str, Path]) -> None:
     from prefgym.values import Critic
 
-    told = made[0].about
+    best = max(made, key=lambda one: one.grade)
+    told = best.about
     print(f"grade 100 is a return of {told['good']} ({told['good_is']}), 0 is {told['random']}")
     for one in made:
         about = one.about
-        beyond = about["grade"] + 2.0 * about["grade_error"] < about["asked"]
+        beyond = about["asked"] > best.about["grade"] + experts.CLOSE and one.share == 0.0
         print(
             f"asked {about['asked']:g}: grade {about['grade']} ± {about['grade_error']} (true"
             f" return {about['mean_return']} over {about['episodes']} fresh episodes; checkpoint of"
             f" {about['checkpoint']:,} steps, {one.share:.1%} of its states with random actions)"
-            + ("; nothing better was reached" if beyond and one.share == 0.0 else "")
+            + ("; nothing better was reached" if beyond else "")
         )
     about = Critic.load(files[CRITIC]).about
     print(

@@ -22,7 +22,7 @@ from prefgym.values import Critic, Layer
 MEMBERS = 2
 BATCH = 256
 LEARNING_RATE = 1e-3
-FOLLOWING = 0.005
+FOLLOWING = 0.01
 """Share of a network that its target takes over in an update."""
 
 Policy = Callable[[np.ndarray], np.ndarray]
@@ -90,7 +90,7 @@ def fitted_critic(
     *,
     discount: float = 0.99,
     updates: int = 30_000,
-    hidden: Sequence[int] = (64, 64),
+    hidden: Sequence[int] = (128, 128),
     seed: int = 0,
     tell: Callable[[int], None] = lambda done: None,
 ) -> Critic:
