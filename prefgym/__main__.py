@@ -11,6 +11,7 @@ USAGE = """prefgym: learn from preferences
   prefgym train reward-learning --env prefgym/Pendulum-v0 --rater partial-return --labels 200
   prefgym train spo --env prefgym/Pendulum-v0 --learner.queue 20
   prefgym train heron --env prefgym/Pendulum-v0 --factors "-angle2,-speed2,-torque2"
+  prefgym train rlif --env prefgym/Pendulum-v0 --supervisor.expert 40
   prefgym train direct --env prefgym/TextSort-v0 --preset dpo --labels 1000
   prefgym train --resume RUN              go on with a run that was stopped or killed
   prefgym eval RUN                        true returns of a trained agent in fresh episodes
