@@ -61,7 +61,7 @@ class InterventionEnv(gym.Wrapper[Any, Any, Any, Any]):
         intervened = bool(decided.intervened[0])
         info = {
             **info,
-            "executed_action": executed,
+            "executed_action": executed.copy(),
             "intervened": intervened,
             "handover": intervened != self._intervened,
             "refused": bool(refused[0]),
@@ -117,7 +117,7 @@ class InterventionVectorEnv(gym.vector.VectorWrapper):
         told = self.running.factors(decided, refused, proposed)
         infos = _with_factors(infos, told, acting)
         infos |= {
-            "executed_action": decided.actions,
+            "executed_action": decided.actions.copy(),
             "intervened": decided.intervened,
             "handover": decided.intervened != self._intervened,
             "refused": refused,
