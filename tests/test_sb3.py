@@ -254,3 +254,11 @@ def test_a_discrete_task_trains_with_dqn() -> None:
     one.begin(1000)
     advance(one, 10)
     assert one.num_timesteps == 160
+
+
+def test_the_policys_arguments_stay_the_users_own() -> None:
+    asked = {"net_arch": [8]}
+    for algorithm in ("SAC", "PPO"):  # SAC adds to what it is given
+        env = gym.make_vec("prefgym/Pendulum-v0", num_envs=1)
+        sb3_backend(algorithm, env, seed=0, policy_kwargs=asked)
+        assert asked == {"net_arch": [8]}

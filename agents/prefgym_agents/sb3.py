@@ -541,6 +541,8 @@ def sb3_backend(
     if issubclass(kind, SAC | TD3) and not isinstance(actions, gym.spaces.Box):
         raise ValueError(f"{kind.__name__} needs Box actions, not {actions}; use PPO or DQN.")
     adapter = GymnasiumVecEnv(env)
+    if "policy_kwargs" in arguments:  # which some algorithms write into
+        arguments["policy_kwargs"] = dict(arguments["policy_kwargs"] or {})
     if issubclass(kind, OffPolicyAlgorithm):
         arguments = {
             "gradient_steps": -1,

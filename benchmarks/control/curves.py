@@ -104,7 +104,7 @@ class Curves:
             "condition": condition,
             "seed": seed,
             "steps": steps,
-            "labels": learner.env.elicitor.labels_given,
+            "labels": getattr(learner, "labels", learner.env.elicitor.labels_given),
             "commit": commit(),
             "wall_s": round(time.perf_counter() - begun, 1),
             "time": learner.clock.seconds,
