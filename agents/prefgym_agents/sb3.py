@@ -541,8 +541,8 @@ def sb3_backend(
     if issubclass(kind, SAC | TD3) and not isinstance(actions, gym.spaces.Box):
         raise ValueError(f"{kind.__name__} needs Box actions, not {actions}; use PPO or DQN.")
     adapter = GymnasiumVecEnv(env)
-    if "policy_kwargs" in arguments:  # which some algorithms write into
-        arguments["policy_kwargs"] = dict(arguments["policy_kwargs"] or {})
+    chosen = dict(arguments.get("policy_kwargs") or {})  # some algorithms write into it
+    arguments["policy_kwargs"] = chosen
     if issubclass(kind, OffPolicyAlgorithm):
         arguments = {
             "gradient_steps": -1,
@@ -555,8 +555,7 @@ def sb3_backend(
         backend.replay.rng = np.random.default_rng(seed)
         return backend
     if normalise_observations:
-        given = arguments.get("policy_kwargs", {})
-        arguments["policy_kwargs"] = {**given, "features_extractor_class": RunningNormalisation}
+        chosen["features_extractor_class"] = RunningNormalisation
     if issubclass(kind, OnPolicyAlgorithm):
         arguments["rollout_buffer_class"] = LateRolloutBuffer
     model = kind(policy, adapter, seed=seed, device=device, **arguments)
