@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from benchmarks.claims.text_transfer import LEARNERS, TASKS
+from prefgym.interventions import Random, ValueBased
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("learner", [name for name, entry in LEARNERS.items() if entry.reads])
 def test_a_coin_answers_in_the_place_of_every_rater(learner: str, task: str) -> None:
     entry = LEARNERS[learner]
     told, tossed = (TASKS[task].make(entry, coin) for coin in (False, True))
@@ -28,3 +29,14 @@ def test_a_learner_has_as_many_labels_and_the_same_settings_on_every_task() -> N
     for name, asked in hierarchies.items():
         assert asked["rater_kwargs"].pop("factors") == TASKS[name].factors
     assert hierarchies["control"] == hierarchies["text"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_chance_takes_over_in_the_place_of_who_knows(task: str) -> None:
+    env, taking_over = TASKS[task].make(), TASKS[task].taking_over
+    assert taking_over is not None
+    knows, by_chance = (
+        taking_over(env, lambda seen: seen, 0, at_random) for at_random in (False, True)
+    )
+    assert isinstance(knows.rule, ValueBased)
+    assert isinstance(by_chance.rule, Random)
