@@ -121,3 +121,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for how in ("ddp", "fsdp"):
         main(how, Path(sys.argv[1]))
+    # Threads of the group that still run when Python ends would abort the process now and then.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
