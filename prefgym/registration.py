@@ -38,6 +38,10 @@ def _control(name: str, limit: int, steps: int, module: str = "control") -> Envi
     return EnvironmentSpec(name, f"prefgym_envs.{module}", limit, steps, 100, kwargs={"name": name})
 
 
+def _minigrid(name: str, limit: int) -> EnvironmentSpec:
+    return _control(name, limit, 20, "minigrid_tasks")
+
+
 def _traffic(name: str, layout: str) -> EnvironmentSpec:
     return EnvironmentSpec(
         name, "prefgym_envs.traffic", 225, 15, 100, kwargs={"layout": layout}, batched=True
@@ -70,6 +74,14 @@ ENVIRONMENTS: dict[str, EnvironmentSpec] = {
         _control("Hopper", 1000, 50, "locomotion"),
         _control("Walker2d", 1000, 50, "locomotion"),
         _control("Ant", 1000, 50, "locomotion"),
+        _minigrid("Empty-8x8", 256),
+        _minigrid("DoorKey-5x5", 250),
+        _minigrid("DoorKey-6x6", 360),
+        _minigrid("DoorKey-8x8", 640),
+        _minigrid("KeyCorridorS3R2", 270),
+        _minigrid("KeyCorridorS3R3", 270),
+        _minigrid("UnlockPickup", 288),
+        _minigrid("MultiRoom-N2-S4", 40),
         _traffic("Traffic", "single"),
         _traffic("TrafficGrid", "grid"),
         _text("Sort", 6),

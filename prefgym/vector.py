@@ -15,6 +15,8 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from prefgym.captions import CAPTION, NOTHING
+
 EnvFactory = Callable[[], gym.Env[Any, Any]]
 
 
@@ -31,7 +33,8 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
         autoreset_mode: when the next episode begins; any of Gymnasium's three modes.
 
     ``infos`` hold what prefgym documents and nothing else: ``factors`` (name to array ``[n]``),
-    and under SAME_STEP ``final_obs`` with its mask ``_final_obs``.
+    ``caption`` (texts, ``[n]``) where the lanes write captions, and under SAME_STEP ``final_obs``
+    with its mask ``_final_obs``.
     """
 
     def __init__(
@@ -56,6 +59,10 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
             tuple(first.get_wrapper_attr("factor_names")) if named else ()
         )
         """Names of the parts of the true reward."""
+        self._captioned = (
+            first.has_wrapper_attr("possible_captions")
+            and first.get_wrapper_attr("possible_captions") is not None
+        )
         shape, kind = self.single_observation_space.shape, self.single_observation_space.dtype
         self._observations = np.zeros((self.num_envs, *(shape or ())), kind)
         self._seeds = np.full(self.num_envs, _folded(None), np.uint64)
@@ -102,6 +109,7 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
         truncated = np.zeros(self.num_envs, np.bool_)
         self._log.append(actions)
         told: list[Mapping[str, float] | None] = [None] * self.num_envs
+        captions = np.full(self.num_envs, NOTHING, object)
         for lane, env in enumerate(self.envs):
             if acting[lane]:
                 observation, reward, terminated[lane], truncated[lane], info = env.step(
@@ -109,7 +117,10 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
                 )
                 self._observations[lane], rewards[lane] = observation, reward
                 told[lane] = info.get("factors")
+                captions[lane] = info.get(CAPTION, NOTHING)
         infos = self._factors(told)
+        if self._captioned:
+            infos[CAPTION] = captions
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
             self._begin(self._ended)
         self._ended = terminated | truncated

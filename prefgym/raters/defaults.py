@@ -115,6 +115,7 @@ HIERARCHIES: Final[dict[tuple[str, ...], str]] = {
     (
         *("queue_length", "waiting_time", "delay", "vehicles", "switches", "passed"),
     ): "-queue_length,-waiting_time,-delay,-vehicles,-switches,passed",
+    ("goal", "delay", "opened", "picked_up", "bumped", "steps"): "goal,opened,picked_up,-bumped",
     ("letters", "end"): "letters,end",
     ("copied", "forbidden"): "copied,-forbidden",
     ("exact", "digits"): "exact,digits",
