@@ -14,6 +14,7 @@ from prefgym.names import lookup
 from prefgym.registration import ENVIRONMENTS, EnvironmentSpec
 from prefgym.segments import Segments
 from prefgym.vector import ReplayableVectorEnv
+from prefgym.wrappers.captioned import CaptionedEnv, CaptionedVectorEnv, is_captioned
 from prefgym.wrappers.inner import check_length, find_attribute
 from prefgym.wrappers.intervention import InterventionEnv, InterventionVectorEnv
 from prefgym.wrappers.personal import Personal
@@ -37,6 +38,8 @@ def make(task: str, render_mode: str | None = None, **kwargs: Any) -> Preference
     people = theirs.pop("personal", None)
     supervision = theirs.pop("supervision", None)
     env = _named(_personal(_raw(spec, render_mode, theirs), people), spec)
+    if is_captioned(env):
+        env = CaptionedEnv(env)
     if supervision is not None:
         env = InterventionEnv(env, supervision)
     return PreferenceEnv(env, **_fitting(env, ours, kwargs))
@@ -86,6 +89,8 @@ def make_vector(
             mode,
         )
     inner = _named(inner, spec)
+    if is_captioned(inner):
+        inner = CaptionedVectorEnv(inner)
     if supervision is not None:
         inner = InterventionVectorEnv(inner, supervision)
     return PreferenceVectorEnv(inner, **_fitting(inner, ours, kwargs))

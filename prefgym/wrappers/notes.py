@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from prefgym.captions import CAPTION
 from prefgym.interventions.supervision import INTERVENED, PROPOSED, REFUSED
 from prefgym.wrappers.personal import PERSON
 
@@ -12,4 +13,4 @@ def of_the_task(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _is_note(name: str) -> bool:
-    return name in (PERSON, INTERVENED, REFUSED) or name.startswith(f"{PROPOSED}_")
+    return name in (PERSON, CAPTION, INTERVENED, REFUSED) or name.startswith(f"{PROPOSED}_")
