@@ -87,6 +87,6 @@ def less(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     return summed(one, {name: -value for name, value in other.items()})
 
 
-def with_rater(own: Mapping[str, int], rater: Mapping[str, int]) -> dict[str, int]:
+def with_rater(own: dict[str, int], rater: Mapping[str, int]) -> dict[str, int]:
     """Counts of who asks and, under names of their own, of who answers."""
     return {(f"judge_{name}" if name in own else name): one for name, one in rater.items()} | own

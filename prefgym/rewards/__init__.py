@@ -1,4 +1,4 @@
-"""Plain functions of rewards: transforms, aggregates of an ensemble, win rates, novelty."""
+"""Plain functions of rewards: transforms, aggregates of an ensemble, win rates, novelty, counts."""
 
 from prefgym.rewards.aggregates import (
     Aggregator,
@@ -11,6 +11,7 @@ from prefgym.rewards.aggregates import (
     worst_group,
     worst_reward,
 )
+from prefgym.rewards.counts import count_discount, counts_after, episode_counts
 from prefgym.rewards.novelty import state_entropy
 from prefgym.rewards.transforms import (
     CONSTANT,
@@ -35,7 +36,10 @@ __all__ = [
     "centred",
     "centred_by_context",
     "clipped",
+    "count_discount",
+    "counts_after",
     "directed_reward",
+    "episode_counts",
     "group_weights",
     "log_sigmoid",
     "log_sigmoid_sum",
