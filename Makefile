@@ -45,7 +45,7 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(READY_FOR_TESTS): pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) -e ".[dev,notebooks,text,ray]"
+	$(INSTALL) -e ".[dev,notebooks,text,llm,ray]"
 	@touch $@ $(READY)
 
 $(BIN)/python:
