@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 import prefgym  # noqa: F401
 from prefgym.interventions import Random, Supervision, ValueBased
@@ -12,6 +13,8 @@ from prefgym.interventions.supervision import INTERVENED, REFUSED
 from prefgym.wrappers.inner import find_attribute
 from prefgym_agents.language import language_backend
 from prefgym_agents.language.takeovers import Takeovers
+from prefgym_agents.language.updates import ALGORITHMS, Config, lesson
+from prefgym_agents.processes import Processes
 from prefgym_agents.rlif import RLIF
 
 TEXT = "prefgym/TextCopy-v0"
@@ -90,6 +93,54 @@ def test_nothing_is_learned_of_tokens_that_somebody_else_wrote(algorithm: str) -
         policy.update(segments, worth)
         moved = any((one != before[name]).any() for name, one in policy.snapshot().items())
         assert moved == expert_steps
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("expert_steps", [False, True])
+def test_what_the_policy_would_never_write_is_no_reward_for_being_taken_over(
+    algorithm: str, expert_steps: bool
+) -> None:
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    own, rewards = mask.clone(), torch.zeros(2, 4)
+    own[0, 1:], rewards[0, 0] = False, -1.0  # the first token was refused
+
+    def advantage(unlikely: float) -> torch.Tensor:
+        old = torch.where(own, -0.1, unlikely)
+        reference, value = torch.full((2, 4), -0.3), torch.zeros(2, 4)
+        return lesson(
+            Config(algorithm=algorithm, kl=0.1),
+            mask,
+            torch.zeros(2, dtype=torch.int64),
+            rewards,
+            old,
+            reference,
+            value,
+            Processes(),
+            own,
+            mask if expert_steps else own,
+        )[0].advantage
+
+    told = advantage(-20.0)
+    assert told[0, 0] < told[1, 0]
+    torch.testing.assert_close(told, advantage(-0.1))
+
+
+@pytest.mark.parametrize("expert_steps", [False, True])
+def test_nobody_is_pulled_to_the_reference_by_what_somebody_else_wrote(expert_steps: bool) -> None:
+    policy = language_backend(
+        supervised(Random(1.0), None, "proposed"), None, seed=0, algorithm="RLOO", kl=0.1
+    )
+    RLIF(policy, blame="previous", expert_steps=expert_steps)
+    rng = np.random.default_rng(0)
+    moved = {name: one + rng.normal(0, 0.1, one.shape) for name, one in policy.snapshot().items()}
+    policy.load_snapshot(moved)
+    policy.begin(1_000)
+    segments = policy.collect()
+    assert segments is not None
+    metrics = policy.update(segments, np.zeros(segments.mask.shape))
+    assert metrics["train/kl"] == metrics["train/loss"] == 0.0
+    segments.factors[INTERVENED][:] = 0.0
+    assert policy.update(segments, np.zeros(segments.mask.shape))["train/kl"] != 0.0
 
 
 @pytest.mark.parametrize(

@@ -329,7 +329,7 @@ class LanguageBackend:
         mask, context = (torch.as_tensor(x) for x in (segments.mask, segments.context_id))
         worth = torch.as_tensor(rewards, dtype=torch.float32)
         own = mask
-        if self.own_steps_only:
+        if INTERVENED in segments.factors:
             own = mask & (torch.as_tensor(segments.factors[INTERVENED]) == 0.0)
         return lesson(
             self.config,
@@ -341,6 +341,7 @@ class LanguageBackend:
             value,
             self.processes,
             own.to(device),
+            (own if self.own_steps_only else mask).to(device),
         )
 
     def _as_written(self, segments: Segments) -> tuple[Tensor, Tensor]:

@@ -138,7 +138,7 @@ class Lesson:
     advantage: Tensor
     """``[B, T]``; of P3O, ``[B, 1]`` returns."""
     reference: Tensor
-    """``[B, T]`` log-probabilities under the reference; those of the policy if nothing pulls."""
+    """``[B, T]`` log-probabilities under the reference; those of the policy where nothing pulls."""
     value: Tensor
     """``[B, T]`` values before; zeros but for PPO."""
     target: Tensor
@@ -160,38 +160,54 @@ def lesson(
     value: Tensor,
     processes: Processes,
     own: Tensor | None = None,
+    learned: Tensor | None = None,
 ) -> tuple[Lesson, dict[str, float]]:
     """What each token was worth, and what there is to tell about it.
 
-    What follows a token counts for it whoever wrote that, but only ``own`` tokens teach anything:
-    those that the policy chose itself; None: all.
+    What tokens earn counts for those before them, whoever wrote them. The log-ratio to the
+    reference counts for ``own`` tokens alone, ``[B, T]``: drawn from the policy its mean is the
+    divergence, but what somebody else wrote and the policy never would has a log-ratio far below 0,
+    and taking that off the return is a reward for having let them write.
+
+    Args:
+        config: the settings.
+        mask: ``[B, T]``: the tokens there are.
+        context_id: ``[B]``.
+        rewards: ``[B, T]``.
+        old: ``[B, T]`` log-probabilities under the policy that wrote them.
+        reference: ``[B, T]`` log-probabilities under the reference; None if nothing pulls.
+        value: ``[B, T]`` of the value head.
+        processes: that learn together.
+        own: ``[B, T]``: the tokens that the policy chose; None: all.
+        learned: ``[B, T]``: the tokens that teach anything; None: the policy's own.
 
     Raises:
         ValueError: a prompt has one response only, and the algorithm compares several.
     """
-    distance = torch.zeros_like(old) if reference is None else policy_losses.kl_k1(old, reference)
+    own = mask if own is None else own
+    learned = own if learned is None else learned
+    pulled = reference is not None
+    reference = old if reference is None else torch.where(own, reference, old)
+    distance = policy_losses.kl_k1(old, reference)
     inside = config.algorithm == "GRPO"  # there the distance is part of the loss
     worth = torch.where(mask, rewards if inside else rewards - config.kl * distance, 0.0)
     target = torch.zeros_like(old)
     if ALGORITHMS[config.algorithm]:
         _check_groups(config.algorithm, context_id)
     returns = worth.sum(1)
-    own = mask if own is None else own
     if config.algorithm == "PPO":
         advantage = policy_losses.gae(worth, value, mask, 1.0, config.trace)
         target = torch.where(mask, advantage + value, 0.0)
-        advantage = _whitened(advantage, own, processes)
+        advantage = _whitened(advantage, learned, processes)
     elif config.algorithm == "GRPO":
         advantage = policy_losses.group_advantages(returns, context_id)[:, None].expand_as(old)
     elif config.algorithm == "RLOO":
         advantage = policy_losses.leave_one_out(returns, context_id)[:, None].expand_as(old)
     else:
         advantage = returns[:, None]
-    taught = Lesson(
-        own, context_id, old, advantage, old if reference is None else reference, value, target
-    )
-    told = {"train/entropy": float(-policy_losses.masked_mean(old, own))}
-    if reference is not None:
+    taught = Lesson(learned, context_id, old, advantage, reference, value, target)
+    told = {"train/entropy": float(-policy_losses.masked_mean(old, learned))}
+    if pulled:
         told["train/kl"] = float(torch.where(mask, distance, 0.0).sum(1).mean())
     return taught, told
 
