@@ -19,8 +19,15 @@ from prefgym import checkpoints
 from prefgym.making import make
 from prefgym.registration import ENVIRONMENTS
 from prefgym.wrappers import PreferenceVectorEnv
+from prefgym.wrappers.notes import of_the_task
 
-IDS = pytest.mark.parametrize("env_id", [one.id for one in ENVIRONMENTS.values() if not one.needs])
+GRIDS = [one.id for one in ENVIRONMENTS.values() if one.module == "prefgym_envs.minigrid_tasks"]
+"""One class for all of them: one stands for the others, of which test_minigrid.py asks the rest."""
+IDS = pytest.mark.parametrize(
+    "env_id",
+    [one.id for one in ENVIRONMENTS.values() if not one.needs and one.id not in GRIDS]
+    + ["prefgym/DoorKey-5x5-v0"],
+)
 LIMITED = [one.id for one in ENVIRONMENTS.values() if one.max_episode_steps is not None]
 SEEN_STEPS = 400
 """Within so many random steps every id emits a preference."""
@@ -100,8 +107,9 @@ def test_random_steps_meet_preferences_hidden_rewards_and_the_truth(env_id: str)
     labels = set(preferences.comparisons.label)
     assert labels <= {0.0, 0.5, 1.0}
     truths = {info["true_reward"] for *_, info in told}
-    assert len(labels) > 1 or len(truths) == 1  # where all steps are worth the same, all tie
-    assert truths != {0.0}
+    if env_id not in GRIDS:  # whose reward comes once in an episode, by luck: nearly all tie
+        assert len(labels) > 1 or len(truths) == 1  # where all steps are worth the same, all tie
+        assert truths != {0.0}
 
     open_ = raw(env_id)
     for (observation, reward, terminated, truncated, info), known in zip(
@@ -110,7 +118,8 @@ def test_random_steps_meet_preferences_hidden_rewards_and_the_truth(env_id: str)
         assert (type(reward), reward) == (float, 0.0)
         expected = known[0], float(known[1]), known[2], known[3]
         assert (observation, info["true_reward"], terminated, truncated) == expected
-        assert numbers(info["factors"]) == numbers(known[4]["factors"])
+        factors = {name: info["factors"][name] for name in of_the_task(info["factors"])}
+        assert numbers(factors) == numbers(known[4]["factors"])
         # Nothing in info is an array: a long run must not carry its steps about twice.
         assert json.loads(json.dumps(numbers(info))) == numbers(info)
 

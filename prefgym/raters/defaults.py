@@ -42,6 +42,8 @@ class Surroundings:
     """The least and the largest first number of an observation, where an environment names them."""
 
 
+ANY: Final = 0
+"""Stands for any number of columns."""
 HEADINGS: Final[dict[tuple[str, int], Columns]] = {
     ("Pendulum", 3): Columns((0, 1), "mean"),
     ("CartPole", 4): Columns((1, 3), "mean"),
@@ -70,9 +72,11 @@ _ANT_SECONDS: Final = 0.05
 POSITIONS: Final[dict[tuple[str, int], Columns]] = {
     ("Ant", 105): Columns((13, 14), "sum", _ANT_SECONDS),
     ("Ant", 107): Columns((0, 1), "last"),
+    ("CaptionedGrid", ANY): Columns((0, 1), "sum"),
 }
 """Where a segment ends, in metres, where that is not the plane of the heading: velocity times
-seconds since the segment began, or the position itself."""
+seconds since the segment began, or the position itself; MiniGrid: the sum of the directions in
+which the agent looked."""
 
 
 SCALES: Final[dict[str, dict[str, float]]] = {
@@ -215,7 +219,8 @@ def _plane(
     table: Mapping[tuple[str, int], Columns],
     first: int | None,
 ) -> Plane:
-    known = [table[one, around.columns] for one in around.classes if (one, around.columns) in table]
+    keys = [(one, size) for one in around.classes for size in (around.columns, ANY)]
+    known = [table[one] for one in keys if one in table]
     if known:
         return known[0]
     if around.columns >= 2:
