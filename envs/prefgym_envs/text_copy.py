@@ -7,7 +7,7 @@ import numpy as np
 from prefgym.text import Layout, Vocabulary
 from prefgym_envs.text_answers import Answers
 from prefgym_envs.text_env import TextEnv, TextVectorEnv
-from prefgym_envs.text_tasks import TextTask, distinct_prompts
+from prefgym_envs.text_tasks import TextTask, distinct_prompts, phrases
 
 LETTERS = ("a", "b", "x")
 FORBIDDEN = "x"
@@ -50,13 +50,21 @@ class TextCopyEnv(TextEnv):
 
     ## Arguments
     ``prompts``: how many (8 by default; there are 27). ``seed``: which ones (0 by default).
+    ``captions``: whether ``info["caption"]`` tells the phrase that a token finished; every letter
+    is one.
 
     ## Version history
     * v0: first version.
     """
 
-    def __init__(self, prompts: int = 8, seed: int = 0, render_mode: str | None = None) -> None:
-        super().__init__(task(prompts, seed), render_mode)
+    def __init__(
+        self,
+        prompts: int = 8,
+        seed: int = 0,
+        render_mode: str | None = None,
+        captions: bool = False,
+    ) -> None:
+        super().__init__(task(prompts, seed), render_mode, captions=captions)
 
 
 def raw(**kwargs: Any) -> TextCopyEnv:
@@ -93,4 +101,5 @@ def task(prompts: int = 8, seed: int = 0) -> TextTask:
         },
         weights={"copied": 1.0, "forbidden": -0.25},
         examples=answers.examples,
+        captions=phrases(codec, *LETTERS),
     )

@@ -1,6 +1,7 @@
 """Text environments: an action is the next token, an episode is one response to one prompt."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from operator import index
 from typing import Any
 
@@ -10,6 +11,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from jaxtyping import Int
 
+from prefgym.captions import CAPTION
 from prefgym.text import Played
 from prefgym_envs import random_streams
 from prefgym_envs.lanes import LanesEnv, check_count
@@ -24,6 +26,7 @@ class TextEnv(gym.Env[np.ndarray, np.integer]):
         task: prompts and rules.
         render_mode: "ansi" (``prompt → response so far``), or None.
         solved: whether the true reward is known, so that exact advantages are.
+        captions: whether ``info["caption"]`` says which phrase a token finished, "" if none.
 
     ``reset(options={"prompt": i})`` begins with prompt ``i`` instead of a random one. The reset's
     ``info["context_id"]`` is the number of the prompt, every step's ``info["factors"]`` what the
@@ -35,7 +38,13 @@ class TextEnv(gym.Env[np.ndarray, np.integer]):
 
     metadata = {"render_modes": ["ansi"], "render_fps": 4}
 
-    def __init__(self, task: TextTask, render_mode: str | None = None, solved: bool = True) -> None:
+    def __init__(
+        self,
+        task: TextTask,
+        render_mode: str | None = None,
+        solved: bool = True,
+        captions: bool = False,
+    ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode {render_mode!r} is unknown here; there is 'ansi'.")
         self.task = task
@@ -45,6 +54,7 @@ class TextEnv(gym.Env[np.ndarray, np.integer]):
         self.action_space = task.layout.action_space
         self.factor_names = task.factor_names
         self.advantages = TextAdvantages(task) if solved else None
+        self.possible_captions = task.possible_captions if captions else None
         self._stream: int | None = None
         self._context: int | None = None
         self._state = 0
@@ -88,7 +98,10 @@ class TextEnv(gym.Env[np.ndarray, np.integer]):
         terminated = token == self.layout.codec.eos
         truncated = not terminated and len(self._tokens) == self.layout.response_tokens
         self._over = terminated or truncated
-        return self._observation(), reward, terminated, truncated, {"factors": factors}
+        info: dict[str, Any] = {"factors": factors}
+        if self.possible_captions is not None:
+            info[CAPTION] = ("", *self.possible_captions)[task.caption_number[token]]
+        return self._observation(), reward, terminated, truncated, info
 
     def render(self) -> str:
         """Prompt and response so far, as text.
@@ -167,6 +180,8 @@ class TextVectorEnv(LanesEnv):
             "Disabled", ended lanes are reset by ``reset(options={"reset_mask": ended})``.
         render_mode: "ansi": one line per lane.
         solved: as :class:`TextEnv`.
+        captions: likewise; ``infos["caption"]`` is an array of texts, one per lane, and responses
+            that are played at once have the factor "caption": the phrases' numbers, from 1.
 
     ``infos["factors"]`` maps each factor's name to an array of shape (lanes,) that belongs to the
     step just made, in ended lanes too; ``infos["_factors"]`` marks the lanes that made one.
@@ -187,6 +202,7 @@ class TextVectorEnv(LanesEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
         solved: bool = True,
+        captions: bool = False,
     ) -> None:
         _check_lanes(num_envs, samples_per_prompt, max_episode_steps, task)
         spaces = task.layout.observation_space, task.layout.action_space
@@ -198,6 +214,7 @@ class TextVectorEnv(LanesEnv):
         self.samples_per_prompt = samples_per_prompt
         self.factor_names = task.factor_names
         self.advantages = TextAdvantages(task) if solved else None
+        self.possible_captions = task.possible_captions if captions else None
         self._context = np.zeros(num_envs, np.int64)
         self._state = np.zeros(num_envs, np.int64)
         self._tokens = np.full((num_envs, task.layout.response_tokens), task.layout.codec.pad)
@@ -245,6 +262,9 @@ class TextVectorEnv(LanesEnv):
             },
             "_factors": acting,
         }
+        if self.possible_captions is not None:
+            numbers = np.where(acting, self.task.caption_number.take(tokens), 0)
+            infos[CAPTION] = np.array(("", *self.possible_captions), object).take(numbers)
         self._autoreset(resetting, terminated | truncated, infos)
         return self._observations(), rewards, terminated, truncated, infos
 
@@ -276,6 +296,10 @@ class TextVectorEnv(LanesEnv):
                 " call reset() first, and do not mix play() with step()."
             )
         played = self.task.play(self._context, np.asarray(actions), np.asarray(mask))
+        if self.possible_captions is not None:
+            tokens = np.where(mask, actions, self.layout.codec.pad)
+            told = self.task.caption_number.take(tokens).astype(np.float64)
+            played = replace(played, factors={**played.factors, CAPTION: told})
         self._begin(np.ones(self.num_envs, np.bool_))
         return played
 

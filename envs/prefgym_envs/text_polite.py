@@ -7,7 +7,7 @@ import numpy as np
 
 from prefgym.text import Layout, Vocabulary
 from prefgym_envs.text_env import TextEnv, TextVectorEnv
-from prefgym_envs.text_tasks import TextTask, distinct_prompts, example_tokens
+from prefgym_envs.text_tasks import TextTask, distinct_prompts, example_tokens, phrases
 
 THINGS = ("cat", "key", "hat", "cup")
 PLACES = ("box", "bed", "bag", "tub")
@@ -65,7 +65,9 @@ class TextPoliteEnv(TextEnv):
 
     ## Arguments
     ``prompts``: how many (64 by default, at most 288). ``seed``: which ones (0 by default).
-    ``weights``: of the three factors, where they differ from the above.
+    ``weights``: of the three factors, where they differ from the above. ``captions``: whether
+    ``info["caption"]`` tells the phrase that a token finished. Things, places and polite words are
+    phrases; the six other words only lead up to one.
 
     ## Version history
     * v0: first version.
@@ -77,8 +79,9 @@ class TextPoliteEnv(TextEnv):
         seed: int = 0,
         weights: Mapping[str, float] | None = None,
         render_mode: str | None = None,
+        captions: bool = False,
     ) -> None:
-        super().__init__(task(prompts, seed, weights), render_mode)
+        super().__init__(task(prompts, seed, weights), render_mode, captions=captions)
 
 
 def raw(**kwargs: Any) -> TextPoliteEnv:
@@ -124,6 +127,7 @@ def task(prompts: int = 64, seed: int = 0, weights: Mapping[str, float] | None =
         weights={**WEIGHTS, **(weights or {})},
         examples=example_tokens(layout, [_texts(one) for one in drawn]),
         noise=NOISE,
+        captions=phrases(codec, *THINGS, *PLACES, *POLITE),
     )
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from prefgym.text import Layout, Vocabulary
 from prefgym_envs.text_env import TextEnv, TextVectorEnv
-from prefgym_envs.text_tasks import TextTask, distinct_prompts, example_tokens
+from prefgym_envs.text_tasks import TextTask, distinct_prompts, example_tokens, phrases
 
 NAMES = ("anna", "ben", "cleo", "dan")
 FORMAL = ("dear", "regards", "sincerely")
@@ -73,7 +73,8 @@ class TextStyleEnv(TextEnv):
 
     ## Arguments
     ``prompts``: how many (12 by default, all there are). ``seed``: which ones (0 by default).
-    ``weights``: shares of the formal and of the casual group, adding up to 1.
+    ``weights``: shares of the formal and of the casual group, adding up to 1. ``captions``: whether
+    ``info["caption"]`` tells the phrase that a token finished; every word but ``to`` is one.
 
     ## Version history
     * v0: first version.
@@ -87,8 +88,9 @@ class TextStyleEnv(TextEnv):
         seed: int = 0,
         weights: Sequence[float] = WEIGHTS,
         render_mode: str | None = None,
+        captions: bool = False,
     ) -> None:
-        super().__init__(task(prompts, seed, weights), render_mode)
+        super().__init__(task(prompts, seed, weights), render_mode, captions=captions)
         self.group_shares = tuple(float(one) for one in weights)
 
 
@@ -144,6 +146,7 @@ def task(prompts: int = 12, seed: int = 0, weights: Sequence[float] = WEIGHTS) -
             layout, [[form.format(name=words[2]) for form in TEMPLATES] for words in drawn]
         ),
         noise=NOISE,
+        captions=phrases(codec, *NAMES, *FORMAL, *CASUAL, "hello", "bye"),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from prefgym.segments import Segments
-from prefgym.text import Layout, Played
+from prefgym.text import Layout, Played, Vocabulary
 from prefgym_envs import random_streams, text_planning
 
 
@@ -41,6 +41,9 @@ class TextTask:
     noise: float = 0.3
     """Share of the tokens of a demonstration that are replaced by random ones, unless told
     otherwise. Where the examples are poor themselves, less will do."""
+    captions: tuple[str, ...] | None = None
+    """For each token the phrase that it finishes, "" if none; None where the task has no phrases.
+    """
 
     def __post_init__(self) -> None:
         """Refuse prompts that cannot be told apart: their values would be guesses."""
@@ -75,6 +78,30 @@ class TextTask:
             (self.weights[name] * table for name, table in self.factors.items()),
             np.zeros(self.next_state.shape),
         )
+
+    @cached_property
+    def possible_captions(self) -> tuple[str, ...]:
+        """Every phrase, once, in the order of their tokens.
+
+        Raises:
+            ValueError: the task has no notion of finished phrases.
+        """
+        if self.captions is None:
+            raise ValueError(
+                "captions=True: this task has no finished phrases; choose prefgym/TextPolite-v0,"
+                " prefgym/TextStyle-v0 or prefgym/TextCopy-v0."
+            )
+        return tuple(dict.fromkeys(one for one in self.captions if one))
+
+    @cached_property
+    def caption_number(self) -> Int[np.ndarray, " tokens"]:
+        """For each token the place of its phrase among the possible ones, from 1; 0 if none.
+
+        Raises:
+            ValueError: as :attr:`possible_captions`.
+        """
+        places = {text: place for place, text in enumerate(("", *self.possible_captions))}
+        return np.array([places[one] for one in self.captions or ()], np.int64)
 
     # -- what happens ---------------------------------------------------------------------------
 
@@ -409,6 +436,11 @@ def example_tokens(
             words = layout.codec.encode(text)
             tokens[prompt, place, : len(words)] = words
     return tokens
+
+
+def phrases(codec: Vocabulary, *words: str) -> tuple[str, ...]:
+    """For each token its word, if that is one of the words that finish a phrase, else ""."""
+    return tuple(word if word in words else "" for word in codec.words)
 
 
 def _key(prompts: Int[np.ndarray, " batch prompt"]) -> np.ndarray:
