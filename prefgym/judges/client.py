@@ -22,6 +22,9 @@ _TOO_LONG = ("context_length_exceeded", "context length", "context size", "conte
 """How servers say that a prompt does not fit."""
 _FAULTS = {401: "unauthorised", 403: "unauthorised", 404: "unknown_model", 408: "timeouts"}
 _FAULTS |= {409: "server_errors", 425: "server_errors", 429: "rate_limits"}
+_FAULTS |= dict.fromkeys(
+    (301, 302, 303, 307, 308), "unknown_model"
+)  # a key stays where it was sent
 _WORDS = 300
 
 
@@ -47,9 +50,9 @@ class Client:
     """
 
     def __init__(self, url: str, key: str, timeout_s: float) -> None:
-        settings: dict[str, Any] = {"timeout": timeout_s, "follow_redirects": True}
+        settings: dict[str, Any] = {"timeout": timeout_s, "follow_redirects": False}
         if suits(url):
-            settings["transport"] = Connections()
+            settings["transport"] = Connections(url)
         self._key, self._timeout_s = key, timeout_s
         self._openai = openai.AsyncOpenAI(
             base_url=url,
@@ -130,6 +133,8 @@ class Client:
 
     def _said(self, response: httpx2.Response) -> str:
         """The server's own words; where they are JSON, its message and code."""
+        if "location" in response.headers:
+            return self._without_key(f"go to {response.headers['location']}")[:_WORDS]
         text = response.content.decode(errors="replace")
         try:
             error = json.loads(text)

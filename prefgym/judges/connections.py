@@ -171,13 +171,18 @@ class _Connection(asyncio.Protocol):
 
 
 class Connections(httpx2.AsyncBaseTransport):
-    """A transport of httpx2 to plain HTTP endpoints.
+    """A transport of httpx2 to one endpoint, whatever host a request names.
 
     There are as many connections as there were requests at once. How long a request may take is up
     to whoever waits for it.
+
+    Args:
+        url: of the endpoint; one that :func:`suits`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "", parts.port or 80
         self._idle: list[_Connection] = []
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -200,7 +205,7 @@ class Connections(httpx2.AsyncBaseTransport):
                 if connection.received:
                     raise
                 break
-        return await self._response(await _connected(request.url), written)
+        return await self._response(await self._connected(), written)
 
     async def _response(self, connection: _Connection, written: bytes) -> httpx2.Response:
         stays = False
@@ -214,19 +219,18 @@ class Connections(httpx2.AsyncBaseTransport):
                 connection.close()
         return httpx2.Response(message.status, headers=message.headers, content=message.body)
 
+    async def _connected(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            _, connection = await loop.create_connection(_Connection, self._host, self._port)
+        except OSError as error:
+            raise httpx2.ConnectError(error.strerror or str(error)) from None
+        return connection
+
     async def aclose(self) -> None:
         """Close every connection."""
         while self._idle:
             self._idle.pop().close()
-
-
-async def _connected(url: httpx2.URL) -> _Connection:
-    loop = asyncio.get_running_loop()
-    try:
-        _, connection = await loop.create_connection(_Connection, url.host, url.port or 80)
-    except OSError as error:
-        raise httpx2.ConnectError(error.strerror or str(error)) from None
-    return connection
 
 
 def _written(request: httpx2.Request, body: bytes) -> bytes:

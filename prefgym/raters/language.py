@@ -49,11 +49,6 @@ class LanguageRater:
                 f"The goal is {goal!r}; wanted what captions are judged by, such as 'open the"
                 " door'."
             )
-        if not isinstance(judge, Judge):
-            raise ValueError(
-                f"judge={judge!r} is no judge; wanted an object with a name and with answers("
-                "prompts), such as prefgym.judges.RuleJudge()."
-            )
         self.judge, self.goal, self.system = judge, one_line(goal), system.strip()
         self._counts = dict.fromkeys(_COUNTS, 0)
         self._warned = False
