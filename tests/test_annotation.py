@@ -117,7 +117,7 @@ def test_a_judge_that_is_gone_is_told_from_one_that_says_nothing() -> None:
     assert ask(rater, "helpful", one("key", "wall")).labelled == [(("key",), 1.0), (("wall",), 0.0)]
     assert ask(rater, "helpful", one("?")) == ([], False, None)
     rater.helpful = lambda captions: np.full(len(captions), np.nan)  # type: ignore[method-assign]
-    assert ask(rater, "helpful", one("key")) == ([], True, None)
+    assert ask(rater, "helpful", one("key")) == ([], True, "no answer came")
     rater.helpful = lambda captions: np.full(len(captions), 2.0)  # type: ignore[method-assign]
     outcome = ask(rater, "helpful", one("key"))
     assert outcome.down

@@ -89,7 +89,7 @@ class Annotator:
         self._earlier_rater: dict[str, int] = {}
         """The rater's counts in this process, and in those before it."""
         self._restarts = self._failures = self._futile = 0
-        self._error: str | None = None
+        self._news: list[str] = []
         self._warned: set[str] = set()
         self._changed = threading.Condition()
         self._closed = False
@@ -238,7 +238,12 @@ class Annotator:
     def _settle(self, report: Report) -> None:
         self._useful |= self._read() > 0
         self._rater = report.counts
-        self._error = report.error or self._error
+        if report.error is not None:
+            self._news.append(
+                f"The annotator's judge fails ({report.error}); training goes on, and its questions"
+                " are asked again."
+            )
+        self._news += report.warned
         self._failures += report.down
         if report.down:
             self._backlog.give_back()
@@ -255,12 +260,10 @@ class Annotator:
         """Pass on what went wrong, and replace a process that has died."""
         if self._closed:
             return
-        if self._error is not None:
-            error, self._error = self._error, None
-            self._warn_once(
-                f"The annotator's judge fails ({error}); training goes on, and its questions are "
-                "asked again."
-            )
+        with self._changed:
+            news, self._news = self._news, []
+        for message in news:
+            self._warn_once(message)
         if not self._process.is_alive():
             self._restart()
 

@@ -14,7 +14,8 @@ class CaptionRater(Protocol):
     """Whoever judges captions, such as ``prefgym.raters.language.LanguageRater``."""
 
     counts: Any
-    """A dict of numbers that only grow: "unparsable" (answers that say nothing), ..."""
+    """A dict of numbers that only grow: "unparsable" (answers that say nothing), "blank" (captions
+    that do), ..."""
 
     def helpful(self, captions: Sequence[str]) -> np.ndarray:
         """1, 0 or NaN (no answer) for each."""
@@ -36,7 +37,7 @@ class Outcome(NamedTuple):
 
 def ask(rater: CaptionRater, kind: str, questions: Sequence[Question]) -> Outcome:
     """One call of the rater. An exception is an outcome like any other."""
-    before = _unparsable(rater)
+    before = _without_sense(rater)
     columns = [list(column) for column in zip(*questions, strict=True)]
     try:
         given = rater.helpful(*columns) if kind == "helpful" else rater.prefer(*columns)
@@ -50,7 +51,8 @@ def ask(rater: CaptionRater, kind: str, questions: Sequence[Question]) -> Outcom
         return Outcome([], True, told(error))
     there = np.isfinite(label)
     labelled = [(questions[i], float(label[i])) for i in there.nonzero()[0].tolist()]
-    return Outcome(labelled, not labelled and _unparsable(rater) == before)
+    down = not labelled and _without_sense(rater) == before
+    return Outcome(labelled, down, "no answer came" if down else None)
 
 
 def counts_of(rater: CaptionRater) -> dict[str, int]:
@@ -73,8 +75,8 @@ _SECRET = 8
 _LINE = 300
 
 
-def _unparsable(rater: CaptionRater) -> int:
-    return int(rater.counts.get("unparsable", 0))
+def _without_sense(rater: CaptionRater) -> int:
+    return sum(int(rater.counts.get(name, 0)) for name in ("unparsable", "blank"))
 
 
 def summed(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:

@@ -59,7 +59,7 @@ class Backlog:
         """Offer questions, oldest first. One that waits already becomes the newest."""
         for question in questions:
             key = _key(question)
-            tells = "" not in key and len(set(key)) == len(key)
+            tells = all(one.strip() for one in key) and len(set(key)) == len(key)
             if tells and key not in self._answered and key not in self._out:
                 entry = self._waiting.pop(key, None) or _Entry(question, 0)
                 entry.number, self._next = self._next, self._next + 1

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -38,6 +39,8 @@ class Report(NamedTuple):
     """The rater's, since the process began."""
     down: bool = False
     error: str | None = None
+    warned: tuple[str, ...] = ()
+    """What the rater warned of, for whoever reads the parent's warnings."""
 
 
 @runtime_checkable
@@ -146,6 +149,8 @@ def _serve(
     connection: Channel, writer: LabelWriter, make_rater: MakeRater, kind: str, pause_s: float
 ) -> None:
     rater, failures = None, 0
+    warned: list[str] = []
+    warnings.showwarning = lambda message, *_, **__: warned.append(str(message))
     report = Report({})
     while True:
         connection.send(report)
@@ -160,7 +165,9 @@ def _serve(
         failures = failures + 1 if outcome.down else 0
         if outcome.down:
             time.sleep(pause_s * min(2 ** (failures - 1), _LONGEST_PAUSE))
-        report = Report({} if rater is None else counts_of(rater), outcome.down, outcome.error)
+        counts = {} if rater is None else counts_of(rater)
+        report = Report(counts, outcome.down, outcome.error, tuple(warned))
+        warned.clear()
 
 
 def _only_writer(path: Path) -> WriterLock:
