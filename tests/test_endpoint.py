@@ -6,6 +6,7 @@ import pickle
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ KEY = "sk-test-4f9c2a71"
 CAPTIONS = ["You pick up the key.", "You drop the key.", "You open the door.", "You see a ball."]
 PROMPTS = [judge_prompt("open the door", one) for one in CAPTIONS]
 RIGHT = RuleJudge().answers(PROMPTS)
-QUICK = Patience(timeout_s=0.2, attempts=3, backoff_s=0.01, longest_wait_s=1.0)
+QUICK = Patience(timeout_s=20.0, attempts=3, backoff_s=0.01, longest_wait_s=1.0)
+IMPATIENT = replace(QUICK, timeout_s=0.3)
 
 
 @pytest.fixture(autouse=True)
@@ -56,14 +58,14 @@ def test_answers_come_in_order_and_the_model_and_sampling_are_asked_for(judges: 
 
 
 def test_no_more_questions_at_once_than_allowed(judges: Any) -> None:
-    patience = Patience(concurrency=3, timeout_s=1.0, attempts=1)
+    patience = Patience(concurrency=3, timeout_s=20.0, attempts=1)
     with endpoint(lambda *_: Said(delay_s=0.02)) as server:
         judges(server.url, patience=patience).answers(PROMPTS * 4)
     assert server.most == 3
 
 
 FAULTS = {
-    "a time-out": (Said(delay_s=0.4), "timeouts"),
+    "a time-out": (Said(delay_s=0.5), "timeouts"),
     "too many questions": (Said(status=429, body=b"slow down"), "rate_limits"),
     "an error of the server": (
         Said(status=500, body=b'{"error": {"message": "oh"}}'),
@@ -82,7 +84,7 @@ FAULTS = {
 def test_a_passing_fault_is_counted_and_asked_about_again(name: str, judges: Any) -> None:
     said, count = FAULTS[name]
     with endpoint(lambda n, _: said if n == 0 else Said()) as server:
-        judge = judges(server.url)
+        judge = judges(server.url, patience=IMPATIENT if said.delay_s else QUICK)
         assert judge.answers(PROMPTS) == RIGHT
     seen = {one: number for one, number in judge.counts.items() if number}
     assert seen == {"requests": len(PROMPTS) + 1, "retries": 1, count: 1}
@@ -92,7 +94,7 @@ def test_a_passing_fault_is_counted_and_asked_about_again(name: str, judges: Any
 def test_a_lasting_fault_is_no_answer_and_no_exception(name: str, judges: Any) -> None:
     said, count = FAULTS[name]
     with endpoint(lambda _, prompt: said if prompt == PROMPTS[1] else Said()) as server:
-        judge = judges(server.url)
+        judge = judges(server.url, patience=IMPATIENT if said.delay_s else QUICK)
         assert judge.answers(PROMPTS) == [RIGHT[0], None, *RIGHT[2:]]
     assert judge.counts[count] == QUICK.attempts
     assert judge.counts["given_up"] == 1
@@ -101,7 +103,7 @@ def test_a_lasting_fault_is_no_answer_and_no_exception(name: str, judges: Any) -
 def test_the_server_is_left_alone_for_as_long_as_it_wishes(judges: Any) -> None:
     full = Said(status=429, headers={"Retry-After": "0.3"})
     with endpoint(lambda n, _: full if n == 0 else Said()) as server:
-        judge = judges(server.url, patience=Patience(concurrency=1, timeout_s=1.0, backoff_s=0.0))
+        judge = judges(server.url, patience=Patience(concurrency=1, timeout_s=20.0, backoff_s=0.0))
         assert judge.answers(PROMPTS) == RIGHT
     assert server.times[1] - server.times[0] >= 0.29
 
@@ -126,13 +128,15 @@ def test_pauses_grow_and_repeat_themselves() -> None:
 
 def test_a_server_that_dies_and_returns(judges: Any) -> None:
     with endpoint() as server:
-        judge = judges(server.url, patience=Patience(concurrency=2, timeout_s=1.0, backoff_s=0.001))
+        judge = judges(
+            server.url, patience=Patience(concurrency=2, timeout_s=20.0, backoff_s=0.001)
+        )
         assert judge.answers(PROMPTS) == RIGHT
         port = server.server_port
     begun = time.monotonic()
     many = [judge_prompt("open the door", f"You see {n} balls.") for n in range(500)]
     assert judge.answers(many) == [None] * 500
-    assert time.monotonic() - begun < 2.0
+    assert time.monotonic() - begun < 10.0
     assert judge.counts["unreachable"] < 20  # the rest was not asked
     with endpoint(port=port):
         assert judge.answers(PROMPTS) == RIGHT
@@ -147,11 +151,10 @@ def test_a_server_that_dies_in_the_middle_leaves_the_rest_without_an_answer(judg
 
 def test_answers_come_one_by_one(judges: Any) -> None:
     with endpoint(lambda n, _: Said(delay_s=0.15 * (n == 3))) as server:
-        judge = judges(server.url, patience=Patience(concurrency=1, timeout_s=1.0))
-        begun = time.monotonic()
-        came = [(number, time.monotonic() - begun) for number, _ in judge.stream(PROMPTS)]
+        judge = judges(server.url, patience=Patience(concurrency=1, timeout_s=20.0))
+        came = [(number, time.monotonic()) for number, _ in judge.stream(PROMPTS)]
     assert [number for number, _ in came] == [0, 1, 2, 3]
-    assert came[2][1] < 0.12 < came[3][1]
+    assert came[3][1] - came[2][1] > 0.1
 
 
 def test_chunked_answers_are_read(judges: Any) -> None:

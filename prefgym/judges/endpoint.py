@@ -30,6 +30,8 @@ FAULTS = (
 """What can come instead of an answer."""
 _PASSING = frozenset(FAULTS[:6])
 """Faults after which asking again may help."""
+_TOGETHER_S = 0.02
+"""Answers of that time are handed over together."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,29 @@ class _Batch:
     """Prompts of one call, and what all who ask should know."""
 
     waiting: Iterator[tuple[int, str]]
-    came: "SimpleQueue[tuple[int, str | None] | None]"
+    came: "SimpleQueue[list[tuple[int, str | None]] | None]" = field(default_factory=SimpleQueue)
+    """Answers for whoever waits, and None when there are no more."""
+    fresh: list[tuple[int, str | None]] = field(default_factory=list)
+    """Answers that are not yet handed over."""
     answered: int = 0
     pause_until: float = 0.0
     """The endpoint wants to be left alone until then (of the monotonic clock)."""
     closed: bool = False
     """It is gone, or wants a long pause: what waits gets no answer in this call."""
-    error: ValueError | None = field(default=None)
+    error: ValueError | None = None
     """It will never answer."""
+
+    def tell(self, number: int, answer: str | None) -> None:
+        """Hand an answer over soon: to wake another thread for every one would take longer."""
+        self.fresh.append((number, answer))
+        if len(self.fresh) == 1:
+            asyncio.get_running_loop().call_later(_TOGETHER_S, self.hand_over)
+
+    def hand_over(self) -> None:
+        """Hand over what is there."""
+        if self.fresh:
+            self.came.put(self.fresh)
+            self.fresh = []
 
 
 class EndpointJudge:
@@ -180,12 +197,12 @@ class EndpointJudge:
             self.check()
         self._connect()
         assert self._background is not None
-        batch = _Batch(iter(enumerate(prompts)), SimpleQueue())
+        batch = _Batch(iter(enumerate(prompts)))
         asking = self._background.start(self._ask_all(batch, len(prompts)))
         asking.add_done_callback(lambda _: batch.came.put(None))
         try:
-            while (one := batch.came.get()) is not None:
-                yield one
+            while (some := batch.came.get()) is not None:
+                yield from some
         finally:
             asking.cancel()
         asking.result()
@@ -248,7 +265,10 @@ class EndpointJudge:
 
     async def _ask_all(self, batch: _Batch, prompts: int) -> None:
         at_once = min(self.patience.concurrency, prompts)
-        await asyncio.gather(*(self._ask_some(batch) for _ in range(at_once)))
+        try:
+            await asyncio.gather(*(self._ask_some(batch) for _ in range(at_once)))
+        finally:
+            batch.hand_over()
         if batch.error is not None:
             raise batch.error
 
@@ -258,7 +278,7 @@ class EndpointJudge:
                 return
             answer = await self._insist(prompt, batch)
             self._counts["given_up"] += answer is None
-            batch.came.put((number, answer))
+            batch.tell(number, answer)
 
     async def _insist(self, prompt: str, batch: _Batch) -> str | None:
         """Ask until an answer comes, or is not to be hoped for."""
