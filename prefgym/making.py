@@ -17,7 +17,7 @@ from prefgym.vector import ReplayableVectorEnv
 from prefgym.wrappers.captioned import CaptionedEnv, CaptionedVectorEnv, is_captioned
 from prefgym.wrappers.inner import check_length, find_attribute
 from prefgym.wrappers.intervention import InterventionEnv, InterventionVectorEnv
-from prefgym.wrappers.personal import Personal
+from prefgym.wrappers.personal import Personal, PersonalVectorEnv
 from prefgym.wrappers.single import PreferenceEnv
 from prefgym.wrappers.vector import PreferenceVectorEnv
 
@@ -69,11 +69,6 @@ def make_vector(
     check_length(ours["segment_steps"], spec.id, limit)
     mode = AutoresetMode(autoreset_mode)
     people, supervision = theirs.pop("personal", None), theirs.pop("supervision", None)
-    if spec.batched and people is not None:
-        raise ValueError(
-            f"personal={people}: {spec.id} steps all lanes at once and shows nobody for whom it is"
-            " done; choose a control task, such as prefgym/Pendulum-v0."
-        )
     if spec.batched:
         inner = import_module(spec.module).raw_vector(
             num_envs,
@@ -82,6 +77,8 @@ def make_vector(
             render_mode=render_mode,
             **theirs,
         )
+        if people is not None:
+            inner = PersonalVectorEnv(inner, people)
     else:
         inner = ReplayableVectorEnv(
             [lambda: _limited(_personal(_raw(spec, render_mode, theirs), people), limit)]

@@ -144,6 +144,8 @@ class Layout:
     """P: of the longest prompt. Shorter ones are padded on the left."""
     response_tokens: int
     """T: of the longest response; a response that has so many tokens ends. Padded on the right."""
+    people: int = 0
+    """For how many people responses may be written; whose number stands last in an observation."""
 
     def __post_init__(self) -> None:
         """Refuse lengths below one."""
@@ -153,9 +155,11 @@ class Layout:
 
     @cached_property
     def observation_space(self) -> gym.spaces.MultiDiscrete:
-        """P prompt tokens, T response tokens, and the number of response tokens from 0 to T."""
+        """P prompt tokens, T response tokens, the number of response tokens from 0 to T, who."""
         tokens = np.full(self.prompt_tokens + self.response_tokens, self.codec.size)
-        return gym.spaces.MultiDiscrete([*tokens.tolist(), self.response_tokens + 1], np.int64)
+        whom = [self.people] if self.people else []
+        sizes = [*tokens.tolist(), self.response_tokens + 1, *whom]
+        return gym.spaces.MultiDiscrete(sizes, np.int64)
 
     @cached_property
     def action_space(self) -> gym.spaces.Discrete:
@@ -224,15 +228,31 @@ class Layout:
         Raises:
             ValueError: the rows are of another length.
         """
+        given = self._rows(observations)
+        end = self.prompt_tokens + self.response_tokens
+        return given[:, : self.prompt_tokens], given[:, self.prompt_tokens : end], given[:, end]
+
+    def person(
+        self, observations: Int[np.ndarray, " batch width"]
+    ) -> Int[np.ndarray, " batch"] | None:
+        """For whom each response is written; None where it is for nobody in particular.
+
+        Raises:
+            ValueError: the rows are of another length.
+        """
+        whom: np.ndarray = self._rows(observations)[:, -1]
+        return whom if self.people else None
+
+    def _rows(self, observations: np.ndarray) -> np.ndarray:
         given = np.asarray(observations)
-        width = self.prompt_tokens + self.response_tokens + 1
+        width = self.prompt_tokens + self.response_tokens + 1 + bool(self.people)
         if given.ndim != 2 or given.shape[1] != width:
             raise ValueError(
                 f"Observations of shape {given.shape} came; wanted (batch, {width}):"
                 f" {self.prompt_tokens} prompt tokens, {self.response_tokens} response tokens, and"
-                " the length of the response."
+                f" the length of the response{', and for whom it is' if self.people else ''}."
             )
-        return given[:, : self.prompt_tokens], given[:, self.prompt_tokens : -1], given[:, -1]
+        return given
 
     def mask(self, actions: Int[np.ndarray, " batch steps"]) -> Bool[np.ndarray, " batch steps"]:
         """True up to the first end, that token included: which tokens belong to a response."""

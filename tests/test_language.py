@@ -144,12 +144,12 @@ def test_the_environment_plays_what_was_written() -> None:
         segments = one.collect()
         assert segments is not None
         assert one._written is not None
-        prompts, written = one._written
+        noted_of, written = one._written
         np.testing.assert_array_equal(segments.actions, written.actions)
         np.testing.assert_array_equal(segments.mask, written.mask)
-        np.testing.assert_array_equal(segments.context, prompts)
+        np.testing.assert_array_equal(segments.context, noted_of.context)
         assert stepped.layout is not None
-        np.testing.assert_array_equal(stepped.layout.split(observations)[0], prompts)
+        np.testing.assert_array_equal(stepped.layout.split(observations)[0], segments.context)
         stepped.store.check_actions(segments.actions)
         stepped.play(segments.actions, segments.mask)
         observations = stepped.observations()

@@ -12,6 +12,7 @@ from gymnasium.utils.env_checker import check_env
 
 import prefgym  # noqa: F401
 from prefgym.models.ensembles import Voices
+from prefgym_agents.language import language_backend
 from prefgym_agents.people import described
 from prefgym_agents.reward_learning import RewardLearning
 from prefgym_agents.sb3 import sb3_backend
@@ -23,6 +24,12 @@ ASKED: dict[str, Any] = {
     "segment_steps": 8,
     "personal": 2,
 }
+
+
+SMALL: dict[str, Any] = {
+    "population": 2, "labels": 40, "sessions": 2, "members": 2,
+    "hidden": (8,), "epochs": 2, "fit_steps": 1, "start_steps": 50,
+}  # fmt: skip
 
 
 def lanes(count: int = 4, **changes: Any) -> Any:
@@ -91,8 +98,8 @@ def test_the_person_answers_and_earns() -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(ValueError, match="personal=2: prefgym/TextCopy-v0 steps all lanes at once"):
-        gym.make_vec("prefgym/TextCopy-v0", num_envs=2, personal=2)
+    with pytest.raises(ValueError, match="wanted 2 people or more"):
+        gym.make_vec("prefgym/TextCopy-v0", num_envs=2, personal=1)
     with pytest.raises(ValueError, match="wanted 2 people or more"):
         gym.make("prefgym/Pendulum-v0", personal=1)
     env = lanes(personal=3)
@@ -119,11 +126,7 @@ def inferring(algorithm: str = "PPO", model: str = "maxmin", **changes: Any) -> 
     else:
         own = {"learning_starts": 64, "gradient_steps": 1, "steps_per_round": 16, "batch_size": 16}
     backend = sb3_backend(algorithm, lanes(), seed=0, **own)
-    settings: dict[str, Any] = {
-        "population": 2, "serve": "inferred", "labels": 40, "sessions": 2, "members": 2,
-        "hidden": (8,), "epochs": 2, "fit_steps": 1, "start_steps": 50,
-    }  # fmt: skip
-    return RewardLearning(backend, model=model, **{**settings, **changes})
+    return RewardLearning(backend, model=model, **{**SMALL, "serve": "inferred", **changes})
 
 
 @pytest.mark.parametrize(
@@ -155,14 +158,152 @@ def test_the_policy_sees_what_was_inferred_and_nothing_else(algorithm: str, mode
     np.testing.assert_array_equal(read, learner.model.step_features(other))
 
 
-def test_what_was_inferred_goes_on_after_a_stop(tmp_path: Path) -> None:
-    whole = inferring().learn(1024)
-    half = inferring()
+def on_board(serve: str = "inferred") -> RewardLearning:
+    """As :func:`inferring`, where an observation is a cell and, behind it, a number."""
+    env = gym.make_vec("prefgym/Delivery-v0", num_envs=4, **ASKED)
+    backend = sb3_backend("PPO", env, seed=0, n_steps=64, batch_size=64, n_epochs=1)
+    return RewardLearning(backend, model="maxmin", serve=serve, **SMALL)
+
+
+def writing(serve: str = "inferred", **changes: Any) -> RewardLearning:
+    """As :func:`inferring`, where a language model writes for somebody."""
+    asked = {"rater": "groups", "rater_kwargs": {"rule": "person"}, "query_every": None}
+    kind: dict[str, Any] = {"num_envs": 16, "samples_per_prompt": 4, "personal": 2, **asked}
+    backend = language_backend(gym.make_vec("prefgym/TextStyle-v0", **kind), seed=0, **changes)
+    return RewardLearning(backend, model="maxmin", serve=serve, **SMALL)
+
+
+@pytest.mark.parametrize("make", [on_board, writing])
+def test_boards_and_texts_serve_by_what_was_inferred(make: Any) -> None:
+    learner = make().learn(1024)
+    weights = described(learner.model)
+    np.testing.assert_array_equal(learner.policy.descriptions(), weights)
+    showing = learner.env.get_wrapper_attr("showing")
+    seen = np.array([showing.task.sample() for _ in range(40)])
+    if learner.env.layout is not None:
+        seen[:, -1] = 0
+    shown = [showing.shown(seen, np.full(40, person)) for person in (0, 1)]
+    acts = [learner.predict(one, deterministic=True)[0] for one in shown]
+    learner.policy.describe(weights.flip(0))
+    turned = [learner.predict(one, deterministic=True)[0] for one in shown]
+    np.testing.assert_array_equal(np.stack(turned), np.stack(acts[::-1]))
+    learner.policy.describe(weights)
+    rows = weights.unflatten(1, (2, -1))[[1, 0, 1]]
+    voices = Voices(np.array([70, 80, 90]), rows)
+    whom = np.resize([70, 80, 90], 40)
+    as_new, _ = learner.serving(voices, whom).predict(shown[0], deterministic=True)
+    np.testing.assert_array_equal(as_new, np.where(whom == 80, *acts))
+    np.testing.assert_array_equal(learner.policy.descriptions(), weights)
+    numbered = make("person")
+    assert numbered.policy.descriptions() is None
+    with pytest.raises(ValueError, match="train it with serve='inferred'"):
+        numbered.serving(voices, 70)
+
+
+@pytest.mark.parametrize("lora", [None, 2])
+def test_a_language_model_begins_as_it_was_and_reads_for_whom_it_writes(lora: int | None) -> None:
+    learner = writing(lora=lora, kl=0.1)
+    policy, plain = (
+        language_backend(env, seed=0, lora=lora)
+        for env in (learner.env, gym.make_vec("prefgym/TextStyle-v0", num_envs=2))
+    )
+    policy.begin(0)
+    segments = policy.collect()
+    who = segments.factors["person"][:, 0]
+    assert set(who) == {0.0, 1.0}
+    assert (who.reshape(4, 4) == who[::4, None]).all()
+    with torch.no_grad():
+        np.testing.assert_allclose(policy.log_prob(segments), plain.log_prob(segments), atol=1e-5)
+        before = policy.reference_log_prob(segments)
+        learned = [one for name, one in policy.policy.named_parameters() if ".reads." in name]
+        learned[0].normal_(generator=torch.Generator().manual_seed(0))
+        others = segments.replace(
+            factors={**segments.factors, "person": 1.0 - segments.factors["person"]}
+        )
+        changed = (policy.log_prob(segments) - policy.log_prob(others)).abs()
+        assert (changed.sum(1) > 1e-3).all()
+        np.testing.assert_allclose(policy.reference_log_prob(segments), before, atol=1e-5)
+    seen = policy.env.observations()
+    rows = [np.concatenate([seen[:, :-1], np.full((16, 1), k)], 1) for k in (0, 1)]
+    first, second = (policy.predict(one, deterministic=True)[0] for one in rows)
+    assert (first != second).any()
+    with pytest.raises(ValueError, match="do not say for whom they were written"):
+        policy.log_prob(segments.replace(factors={}))
+
+
+@pytest.mark.parametrize("mode", ["SameStep", "NextStep"])
+def test_whole_responses_are_played_for_whom_they_would_be_stepped(mode: str) -> None:
+    kind: dict[str, Any] = {"num_envs": 6, "personal": 3, "autoreset_mode": mode}
+    one, other = (gym.make_vec("prefgym/TextSort-v0", query_every=None, **kind) for _ in range(2))
+    seen = one.reset(seed=7)[0]
+    other.reset(seed=7)
+    rng = np.random.default_rng(0)
+    layout = one.get_wrapper_attr("layout")
+    actions = rng.integers(2, layout.codec.size, (6, layout.response_tokens))
+    mask = np.ones(actions.shape, bool)
+    served = layout.person(seen)
+    played = one.play(actions, mask)
+    np.testing.assert_array_equal(played.factors["person"], np.tile(served, (len(actions[0]), 1)).T)
+    for tokens in actions.T:
+        after, *_, infos = other.step(tokens)
+        np.testing.assert_array_equal(infos["factors"]["person"], served)
+    if mode == "NextStep":
+        after = other.step(actions[:, 0])[0]
+    np.testing.assert_array_equal(one.observations(), after)
+    state = one.get_state()
+    again = gym.make_vec("prefgym/TextSort-v0", query_every=None, **kind)
+    again.reset(seed=1)
+    again.set_state(state)
+    for _ in range(3):
+        np.testing.assert_array_equal(again.observations(), one.observations())
+        again.play(actions, mask)
+        one.play(actions, mask)
+
+
+@pytest.mark.parametrize("name", ["Delivery", "RandomMDP", "TextSort"])
+def test_values_and_rewards_of_the_task_are_the_same_for_everybody(name: str) -> None:
+    plain, personal = (
+        gym.make_vec(f"prefgym/{name}-v0", num_envs=8, rater="regret", query_every=None, **more)
+        for more in ({}, {"personal": 2})
+    )
+    rng = np.random.default_rng(0)
+    seen = [env.reset(seed=3)[0] for env in (plain, personal)]
+    assert set(personal.reset(seed=3)[1]["person"]) == {0, 1}
+    for _ in range(30):
+        np.testing.assert_array_equal(seen[0], np.reshape(seen[1][:, :-1], np.shape(seen[0])))
+        actions = rng.integers(plain.single_action_space.n, size=8)
+        known = [
+            env.get_wrapper_attr("advantages")(x, actions)
+            for env, x in zip((plain, personal), seen, strict=True)
+        ]
+        np.testing.assert_array_equal(*known)
+        steps = [env.step(actions) for env in (plain, personal)]
+        np.testing.assert_array_equal(*(one[4]["true_reward"] for one in steps))
+        seen = [one[0] for one in steps]
+    pairs = [env.sample_pairs(20, np.random.default_rng(1)) for env in (plain, personal)]
+    answers = [
+        env.rater.probability(*pair) for env, pair in zip((plain, personal), pairs, strict=True)
+    ]
+    np.testing.assert_array_equal(*answers)
+
+
+def test_who_is_served_can_be_chosen_lane_by_lane() -> None:
+    env = gym.make_vec("prefgym/Delivery-v0", num_envs=3, personal=4, query_every=None)
+    seen, infos = env.reset(seed=0, options={"person": [3, 0, 2]})
+    assert seen[:, -1].tolist() == infos["person"].tolist() == [3, 0, 2]
+    with pytest.raises(ValueError, match="there is no person 4; their numbers are 0 to 3"):
+        env.reset(options={"person": 4})
+
+
+@pytest.mark.parametrize("make", [inferring, writing])
+def test_what_was_inferred_goes_on_after_a_stop(make: Any, tmp_path: Path) -> None:
+    whole = make().learn(1024)
+    half = make()
     for steps, _ in half.iterations(1024):
         if steps >= 512:
             break
     half.save(tmp_path / "half.safetensors")
-    again = inferring()
+    again = make()
     again.load(tmp_path / "half.safetensors")
     again.learn(1024)
     for name, value in whole.policy.snapshot().items():

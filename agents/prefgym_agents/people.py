@@ -9,15 +9,17 @@ from torch import Tensor
 
 from prefgym.models.ensembles import Ensemble, Voices
 from prefgym.models.populations import PopulationHead
-from prefgym.wrappers.personal import PERSON
+from prefgym.showing import Showing
+from prefgym.wrappers.inner import find_attribute
+from prefgym.wrappers.notes import PERSON
 from prefgym_agents.backend import PolicyBackend
 
 
 @runtime_checkable
 class ReadsDescriptions(Protocol):
-    """A backend whose policy can read numbers about a person in place of flags that say who it is.
+    """A backend whose policy can read numbers about a person in place of who it is.
 
-    Observations end in one flag per person, as environments made with ``personal=`` show them.
+    Observations end in who it is, as environments made with ``personal=`` show them.
     """
 
     def read_descriptions(self, people: int, numbers: int) -> None:
@@ -69,7 +71,7 @@ def reads_descriptions(policy: PolicyBackend) -> ReadsDescriptions:
     if not isinstance(policy, ReadsDescriptions):
         raise ValueError(
             f"serve='inferred': a {type(policy).__name__} does not read descriptions of people;"
-            " use prefgym_agents.sb3.sb3_backend, or serve='person'."
+            " use sb3_backend or language_backend, or serve='person'."
         )
     return policy
 
@@ -102,6 +104,7 @@ class Serving:
                 " some of that rater's answers first."
             )
         self.policy: Any = policy
+        self.showing: Showing = find_attribute(policy.env, "showing")
         self.known: Tensor = known
         self.rows = voices.weights.flatten(1).float().cpu()
         self.place = np.searchsorted(voices.rater_id, rater_id)
@@ -113,7 +116,7 @@ class Serving:
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[Any, Any]:
-        """Actions for a batch of observations, whatever their flags say."""
+        """Actions for a batch of observations, for whomever they are meant."""
         seen = np.array(observation)
         place = np.broadcast_to(self.place, len(seen))
         people = len(self.known)
@@ -122,10 +125,8 @@ class Serving:
             lanes = np.flatnonzero((first <= place) & (place < first + people))
             if not len(lanes):
                 continue
-            seen[lanes, -people:] = np.eye(people)[place[lanes] - first]
-            chosen = self._as_described(
-                self.rows[first : first + people], seen[lanes], deterministic
-            )
+            meant = self.showing.addressed(seen[lanes], place[lanes] - first)
+            chosen = self._as_described(self.rows[first : first + people], meant, deterministic)
             if actions is None:
                 actions = np.zeros((len(seen), *chosen.shape[1:]), chosen.dtype)
             actions[lanes] = chosen

@@ -43,7 +43,7 @@ from prefgym.models.combined_features import CombinedFeatures, feature_reward_mo
 from prefgym.models.ensembles import Voices
 from prefgym.models.features import FactorFeatures, FeatureMap, StepFeatures
 from prefgym.models.fit import adam
-from prefgym.models.personal_features import impersonal
+from prefgym.models.personal_features import ImpersonalFeatures
 from prefgym.models.presets import MODELS
 from prefgym.models.reward_models import PointwiseModel
 from prefgym.models.scaled_fit import scaled_fit
@@ -52,7 +52,6 @@ from prefgym.raters import HierarchyRater
 from prefgym.segments import Segments
 from prefgym.wrappers.inner import find_attribute
 from prefgym.wrappers.notes import of_the_task
-from prefgym.wrappers.personal import PERSON
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.learner import Learner, acted, as_rewards, given
 from prefgym_agents.people import Serving, described, reads_descriptions
@@ -205,11 +204,11 @@ class RewardLearning(Learner):
         config, env = self.config, self.env
         own = not self._inputs and config.activation == Config.activation
         spaces = env.single_observation_space, env.single_action_space
-        happens: list[FeatureMap] = []
-        if PERSON in self.store.factor_names and MODELS[config.model].tells_raters_apart:
-            happens, own = [impersonal(*spaces, find_attribute(env, "people"))], False
-        elif env.layout is None:
-            happens = [StepFeatures(*spaces)]
+        happens: list[FeatureMap] = [] if env.layout is not None else [StepFeatures(*spaces)]
+        showing = find_attribute(env, "showing")
+        if happens and showing is not None and MODELS[config.model].tells_raters_apart:
+            task = StepFeatures(showing.task, env.single_action_space)
+            happens, own = [ImpersonalFeatures(task, showing)], False
         if own:
             return None
         factors = [FactorFeatures(self._inputs)] if self._inputs else []

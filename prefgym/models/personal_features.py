@@ -1,28 +1,28 @@
 """What a model reads where episodes are played for somebody: the task, not for whom it is done."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from prefgym.models.features import FeatureMap, StepFeatures
+from prefgym.models.features import FeatureMap
 from prefgym.segments import Segments
+from prefgym.showing import Showing
 
 
 @dataclass(frozen=True)
 class ImpersonalFeatures:
-    """The rows of other features, for observations without the flags at their end.
+    """The rows of other features, for observations without who it is at their end.
 
     A model that tells raters apart by who answered would else read there who it is, and what it
     infers about a rater from answers would say less than it could.
     """
 
     inner: FeatureMap
-    people: int
-    """How many flags there are."""
+    """Of what the task shows."""
+    showing: Showing
+    """How observations say for whom an episode is played."""
 
     @property
     def width(self) -> int:
@@ -36,15 +36,5 @@ class ImpersonalFeatures:
 
     def __call__(self, segments: Segments) -> Float[Tensor, " batch steps features"]:
         """The rows of a batch; zeros at padding."""
-        assert segments.observations is not None
-        return self.inner(segments.replace(observations=segments.observations[..., : -self.people]))
-
-
-def impersonal(
-    observation_space: spaces.Space[Any], action_space: spaces.Space[Any], people: int
-) -> ImpersonalFeatures:
-    """Steps of a task, out of observations that end in one flag per person."""
-    assert isinstance(observation_space, spaces.Box)
-    low, high = (bound[:-people] for bound in (observation_space.low, observation_space.high))
-    task = spaces.Box(low, high, dtype=np.float32)
-    return ImpersonalFeatures(StepFeatures(task, action_space), people)
+        seen = self.showing.stripped(segments.observations)
+        return self.inner(segments.replace(observations=seen))

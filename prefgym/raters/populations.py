@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from prefgym.comparisons import Labels
+from prefgym.mixing import mixed
 from prefgym.names import lookup
 from prefgym.raters.protocols import AdaptiveRater, Rater, answer_probability
 from prefgym.raters.scores import StepSum, WeightedFactors
@@ -320,19 +321,6 @@ def _person_of(segments: Segments, raters: int) -> Int[np.ndarray, " batch"]:
 
 def _hashed(a: Segments, b: Segments, salt: int) -> Float[np.ndarray, " batch"]:
     """A number in [0, 1) that the two context ids of a pair fix, whatever their order."""
-    first, second = (_mixed(side.context_id.astype(np.int64).view(np.uint64)) for side in (a, b))
-    mixed = _mixed(first + second + np.uint64(salt))
-    return (mixed >> np.uint64(11)) * 2.0**-53
-
-
-def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """Bits stirred so that neighbours end far apart.
-
-    Source: the finaliser of splitmix64, Steele et al. (2014), "Fast splittable pseudorandom number
-    generators".
-    """
-    z = numbers + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: np.ndarray = z ^ (z >> np.uint64(31))
-    return mixed
+    first, second = (mixed(side.context_id.astype(np.int64).view(np.uint64)) for side in (a, b))
+    stirred = mixed(first + second + np.uint64(salt))
+    return (stirred >> np.uint64(11)) * 2.0**-53

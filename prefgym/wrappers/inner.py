@@ -19,10 +19,10 @@ from prefgym.raters.scores import OwnValues, ValueSource
 from prefgym.registration import ENVIRONMENTS
 from prefgym.responses import ResponseStore
 from prefgym.segments import Segments
+from prefgym.showing import Showing
 from prefgym.store import EpisodeStore
 from prefgym.vector import ReplayableVectorEnv
 from prefgym.wrappers.notes import of_the_task
-from prefgym.wrappers.personal import Personal
 
 GAME, GROUPS = "game", "groups"
 """Raters that the environment itself defines."""
@@ -116,13 +116,13 @@ def surroundings(env: Any) -> Surroundings:
     Where episodes are played for somebody: in the task itself, so that raters look at the same
     things whoever is served.
     """
-    personal = _personal(env)
+    showing: Showing | None = find_attribute(env, "showing")
     seen, acted = (
         getattr(env, f"single_{space}", getattr(env, space))
         for space in ("observation_space", "action_space")
     )
-    if personal is not None:
-        seen = personal.env.observation_space
+    if showing is not None:
+        seen = showing.task
     layout = find_attribute(env, "layout")
     vector = isinstance(seen, spaces.Box) and layout is None
     return Surroundings(
@@ -137,11 +137,6 @@ def surroundings(env: Any) -> Surroundings:
         single_step=isinstance(seen, spaces.Discrete) and int(seen.n) == 1,
         ends=find_attribute(env, "ends"),
     )
-
-
-def _personal(env: Any) -> Personal | None:
-    """The layer that plays episodes for somebody, where there is one."""
-    return next((layer for layer in _layers(env) if isinstance(layer, Personal)), None)
 
 
 def _first_choices(preference: Callable[..., Any], a: Segments, b: Segments) -> Any:
@@ -166,12 +161,12 @@ def fitting_store(
 
 def _values(env: Any, given: Callable[..., Any] | str | PathLike[str] | None) -> Any:
     """The value source that was given, asked about what the task shows; else the task's own."""
-    source, personal = as_value_source(given), _personal(env)
+    source, showing = as_value_source(given), find_attribute(env, "showing")
     if source is None:
         return _own_values(env)
     if isinstance(source, CriticFile):
         source.check(name_of(env), surroundings(env).columns, _action_size(env))
-    return source if personal is None else personal.values_of(source)
+    return source if showing is None else showing.values_of(source)
 
 
 def _without_values(env: Any) -> str:

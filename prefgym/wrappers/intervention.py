@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode
 
 from prefgym.interventions.supervision import Running, Supervision
 from prefgym.wrappers.inner import find_attribute, limit
+from prefgym.wrappers.notes import with_factors
 
 ALONE = np.ones(1, np.bool_)
 
@@ -115,7 +116,7 @@ class InterventionVectorEnv(gym.vector.VectorWrapper):
         ended = terminated | truncated
         refused = self.running.after(seen, decided, acting, ended)
         told = self.running.factors(decided, refused, proposed)
-        infos = _with_factors(infos, told, acting)
+        infos = with_factors(infos, told, acting)
         infos |= {
             "executed_action": decided.actions.copy(),
             "intervened": decided.intervened,
@@ -143,17 +144,6 @@ class InterventionVectorEnv(gym.vector.VectorWrapper):
         self._observations = np.array(state["observations"])
         self._resetting = np.array(state["resetting"])
         self._intervened = np.array(state["intervened"])
-
-
-def _with_factors(
-    infos: Mapping[str, Any], told: Mapping[str, np.ndarray], acting: np.ndarray
-) -> dict[str, Any]:
-    """The infos with more factors, also where Gymnasium keeps those of ended lanes."""
-    found = {**infos, "factors": {**infos.get("factors", {}), **told}, "_factors": acting}
-    if "final_info" in infos:
-        last = infos["final_info"]
-        found["final_info"] = {**last, "factors": {**last.get("factors", {}), **told}}
-    return found
 
 
 def _time_limit(env: Any) -> int | None:

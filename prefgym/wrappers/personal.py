@@ -1,24 +1,45 @@
 """Episodes that are played for somebody: who it is stands in every observation."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
 
-PERSON = "person"
-"""The factor that says, at every step, for whom the episode is played."""
+from prefgym.mixing import mixed
+from prefgym.showing import Showing
+from prefgym.text import Played
+from prefgym.wrappers.inner import find_attribute
+from prefgym.wrappers.notes import PERSON, with_factors
 
 
-class Personal(gym.Wrapper[np.ndarray, Any, np.ndarray, Any]):
+class _KnowsTheTask:
+    """The task does not care for whom it is done: its values are asked without the person."""
+
+    env: Any
+    showing: Showing
+
+    @property
+    def advantages(self) -> Any:
+        """Those of the task; None where unknown."""
+        return self.showing.values_of(find_attribute(self.env, "advantages"))
+
+    @property
+    def state_values(self) -> Any:
+        """Values of the task's states; None where unknown."""
+        return self.showing.values_of(find_attribute(self.env, "state_values"))
+
+
+class Personal(_KnowsTheTask, gym.Wrapper[np.ndarray, Any, np.ndarray, Any]):
     """Draws a person for every episode, and shows who it is: one policy learns to serve them all.
 
-    Observations are flattened and followed by one flag per person. The number of the person is the
-    factor "person", by which a population with ``rule="person"`` knows who answers, and a learner
-    with ``serve="person"`` whose reward is to be earned. ``reset(options={"person": k})`` plays for
-    person k.
+    Observations end in who it is (:class:`~prefgym.showing.Showing`). The number of the
+    person is the factor "person", by which a population with ``rule="person"`` knows who answers,
+    and a learner with ``serve="person"`` whose reward is to be earned.
+    ``reset(options={"person": k})`` plays for person k.
 
     Args:
         env: with observations that are arrays of numbers.
@@ -30,51 +51,13 @@ class Personal(gym.Wrapper[np.ndarray, Any, np.ndarray, Any]):
 
     def __init__(self, env: gym.Env[Any, Any], people: int) -> None:
         super().__init__(env)
-        seen = env.observation_space
-        if not isinstance(seen, spaces.Box):
-            raise ValueError(
-                f"personal={people}: {type(env.unwrapped).__name__} shows {seen}, and who is served"
-                " can only stand beside a Box; choose a control task."
-            )
-        if people < 2:
-            raise ValueError(f"personal={people}: wanted 2 people or more.")
+        self.showing = Showing(env.observation_space, people)
         self.people = people
         self.person = 0
         """For whom the episode is played."""
-        low, high = (np.ravel(bound).astype(np.float64) for bound in (seen.low, seen.high))
-        self._kind: Any = np.result_type(seen.dtype or np.float32, np.float32).type
-        least, most = (
-            np.concatenate([bound, flags]).astype(self._kind)
-            for bound, flags in ((low, np.zeros(people)), (high, np.ones(people)))
-        )
-        self.observation_space = spaces.Box(least, most, dtype=self._kind)
-        named = env.get_wrapper_attr("factor_names") if env.has_wrapper_attr("factor_names") else ()
-        self.factor_names = (*named, PERSON)
-
-    @property
-    def advantages(self) -> Any:
-        """Those of the task, which does not care for whom it is done; None where unknown."""
-        return self.values_of(self._of_task("advantages"))
-
-    @property
-    def state_values(self) -> Any:
-        """Values of states, as :attr:`advantages`; None where unknown."""
-        known = self._of_task("state_values")
-        return None if known is None else _WithoutPerson(known, self.people, self._shape)
-
-    def values_of(self, source: Any) -> Any:
-        """A value source of the task, for observations as they are shown here.
-
-        Args:
-            source: asked about observations of the task; None stays None.
-        """
-        if source is None:
-            return None
-        known = getattr(source, "state_values", None)
-        if known is None:
-            return _WithoutPerson(source, self.people, self._shape)
-        values = _WithoutPerson(known, self.people, self._shape)
-        return _ValuesWithoutPerson(source, self.people, self._shape, values)
+        self.observation_space = self.showing.space
+        self.factor_names = (*(find_attribute(env, "factor_names") or ()), PERSON)
+        _lengthen(self)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -84,16 +67,10 @@ class Personal(gym.Wrapper[np.ndarray, Any, np.ndarray, Any]):
         Raises:
             ValueError: a person that there is not.
         """
-        asked = (options or {}).get(PERSON)
-        passed = {name: one for name, one in (options or {}).items() if name != PERSON}
-        observation, info = self.env.reset(seed=seed, options=passed or None)
+        asked, passed = _asked(options, self.people)
+        observation, info = self.env.reset(seed=seed, options=passed)
         drawn = int(self.env.unwrapped.np_random.integers(self.people))
         self.person = drawn if asked is None else int(asked)
-        if not 0 <= self.person < self.people:
-            raise ValueError(
-                f"reset: there is no person {self.person}; their numbers are 0 to"
-                f" {self.people - 1}."
-            )
         return self._shown(observation), {**info, PERSON: self.person}
 
     def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
@@ -102,36 +79,169 @@ class Personal(gym.Wrapper[np.ndarray, Any, np.ndarray, Any]):
         factors = {**info.get("factors", {}), PERSON: float(self.person)}
         return self._shown(observation), reward, terminated, truncated, {**info, "factors": factors}
 
-    @property
-    def _shape(self) -> tuple[int, ...]:
-        """Of an observation of the task."""
-        return self.env.observation_space.shape or ()
-
-    def _of_task(self, name: str) -> Any:
-        return self.env.get_wrapper_attr(name) if self.env.has_wrapper_attr(name) else None
-
     def _shown(self, observation: Any) -> np.ndarray:
-        flags = np.arange(self.people) == self.person
-        shown: np.ndarray = np.concatenate([np.ravel(observation), flags]).astype(self._kind)
+        shown: np.ndarray = self.showing.shown(
+            np.asarray(observation)[None], np.array([self.person])
+        )[0]
         return shown
 
 
-@dataclass(frozen=True)
-class _WithoutPerson:
-    """A function of what the task itself shows, and of whatever else it is given."""
+class PersonalVectorEnv(_KnowsTheTask, gym.vector.VectorWrapper):
+    """:class:`Personal` for environments that step all lanes at once, text among them.
 
-    function: Callable[..., np.ndarray]
-    people: int
-    shape: tuple[int, ...]
+    The person of a lane's episode follows from the lane's seed and from how many episodes it has
+    begun, whatever the other lanes do. Lanes that get the same prompts serve the same people.
 
-    def __call__(self, observations: np.ndarray, *others: np.ndarray) -> np.ndarray:
-        """What the function says of observations that end in one flag per person."""
-        seen = np.asarray(observations)[:, : -self.people]
-        return self.function(seen.reshape(len(seen), *self.shape), *others)
+    Args: as :class:`Personal`.
+    """
+
+    def __init__(self, env: gym.vector.VectorEnv[Any, Any, Any], people: int) -> None:
+        super().__init__(env)
+        self.showing = Showing(env.single_observation_space, people)
+        self.people = people
+        self.person = np.zeros(env.num_envs, np.int64)
+        """``[lanes]``, for whom their episodes are played."""
+        self.single_observation_space = self.showing.space
+        self.observation_space = batch_space(self.showing.space, env.num_envs)
+        self.autoreset_mode = AutoresetMode(env.metadata.get("autoreset_mode", "NextStep"))
+        self.factor_names = (*(find_attribute(env, "factor_names") or ()), PERSON)
+        _lengthen(self)
+        together = find_attribute(env, "samples_per_prompt") or 1
+        self._stream = np.arange(env.num_envs) // together
+        self._seeds = np.zeros(env.num_envs, np.uint64)
+        self._begun = np.zeros(env.num_envs, np.int64)
+        """Episodes of each lane so far."""
+        self._seeded = False
+        self._resetting = np.zeros(env.num_envs, np.bool_)
+
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin episodes; ``options={"person": k}``, a number or one per lane, says for whom.
+
+        Raises:
+            ValueError: a person that there is not.
+        """
+        asked, passed = _asked(options, self.people)
+        observations, infos = self.env.reset(seed=seed, options=passed)
+        mask = np.ones(self.num_envs, np.bool_)
+        if passed is not None and "reset_mask" in passed:
+            mask = np.asarray(passed["reset_mask"], np.bool_)
+        self._seed(seed, mask)
+        self._begin(mask)
+        if asked is not None:
+            self.person[mask] = np.broadcast_to(asked, self.person.shape)[mask]
+        self._resetting[mask] = False
+        return self.showing.shown(observations, self.person), self._told(infos)
+
+    def step(
+        self, actions: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """A step of the task in every lane."""
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        ended, acting = terminated | truncated, ~self._resetting
+        served = self.person.astype(np.float64)
+        infos = with_factors(infos, {PERSON: np.where(acting, served, 0.0)}, acting)
+        if "final_obs" in infos:
+            infos["final_obs"] = self._shown_at_the_end(infos["final_obs"], ended)
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            self._begin(ended)
+        elif self.autoreset_mode == AutoresetMode.NEXT_STEP:
+            self._begin(self._resetting)
+            self._resetting = ended
+        shown = self.showing.shown(observations, self.person)
+        return shown, rewards, terminated, truncated, self._told(infos)
+
+    @property
+    def observations(self) -> np.ndarray:
+        """What every lane of a text environment shows now."""
+        inner: Any = self.env
+        return self.showing.shown(inner.observations, self.person)
+
+    @property
+    def context_id(self) -> np.ndarray:
+        """The number of the prompt that every lane answers now."""
+        inner: Any = self.env
+        found: np.ndarray = inner.context_id
+        return found
+
+    def play(self, actions: Any, mask: Any) -> Played:
+        """Whole responses in every lane of a text environment; new episodes have begun then."""
+        inner: Any = self.env
+        played: Played = inner.play(actions, mask)
+        served = np.where(np.asarray(mask, np.bool_), self.person[:, None], 0).astype(np.float64)
+        self._begin(np.ones(self.num_envs, np.bool_))
+        return replace(played, factors={**played.factors, PERSON: served})
+
+    def get_state(self) -> dict[str, Any]:
+        """What this layer alone remembers."""
+        return {
+            "person": self.person.copy(),
+            "seeds": self._seeds.view(np.int64).copy(),
+            "begun": self._begun.copy(),
+            "resetting": self._resetting.copy(),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go back to a :meth:`get_state`."""
+        self.person = np.array(state["person"], np.int64)
+        self._seeds = np.array(state["seeds"], np.int64).view(np.uint64)
+        self._begun = np.array(state["begun"], np.int64)
+        self._resetting = np.array(state["resetting"], np.bool_)
+        self._seeded = True
+
+    def _seed(self, seed: Any, mask: np.ndarray) -> None:
+        """A number for each lane that is seeded; at the very first reset, for all."""
+        if seed is None and self._seeded:
+            return
+        if seed is None or np.ndim(seed) == 0:
+            first = int(np.random.default_rng().integers(2**63)) if seed is None else int(seed)
+            given = [first + int(one) for one in self._stream]
+        else:
+            given = [seed[one] for one in self._stream]
+        for lane in np.flatnonzero(mask | (not self._seeded)):
+            if given[lane] is not None:
+                self._seeds[lane] = int(given[lane]) & 0xFFFFFFFFFFFFFFFF
+                self._begun[lane] = 0
+        self._seeded = True
+
+    def _begin(self, mask: np.ndarray) -> None:
+        """Somebody for each episode that begins."""
+        drawn = mixed(mixed(self._seeds) + self._begun.astype(np.uint64))
+        self.person[mask] = (drawn % np.uint64(self.people)).astype(np.int64)[mask]
+        self._begun[mask] += 1
+
+    def _shown_at_the_end(self, final: np.ndarray, ended: np.ndarray) -> np.ndarray:
+        lanes = np.flatnonzero(ended)
+        if len(lanes):
+            shown = self.showing.shown(np.stack(list(final[lanes])), self.person[lanes])
+            final = final.copy()
+            for lane, one in zip(lanes, shown, strict=True):
+                final[lane] = one
+        return final
+
+    def _told(self, infos: Mapping[str, Any]) -> dict[str, Any]:
+        return {**infos, PERSON: self.person.copy()}
 
 
-@dataclass(frozen=True)
-class _ValuesWithoutPerson(_WithoutPerson):
-    """A value source that knows the values of states too."""
+def _asked(options: dict[str, Any] | None, people: int) -> tuple[Any | None, dict[str, Any] | None]:
+    """Who is asked for, if anybody, and the options of the task.
 
-    state_values: Callable[[np.ndarray], np.ndarray]
+    Raises:
+        ValueError: a person that there is not.
+    """
+    asked = (options or {}).get(PERSON)
+    passed = {name: one for name, one in (options or {}).items() if name != PERSON}
+    for one in () if asked is None else np.ravel(asked):
+        if not 0 <= one < people:
+            raise ValueError(
+                f"reset: there is no person {one}; their numbers are 0 to {people - 1}."
+            )
+    return asked, passed or None
+
+
+def _lengthen(layer: Any) -> None:
+    """Where text is written: the layout of observations that end in who it is."""
+    layout = find_attribute(layer.env, "layout")
+    if layout is not None:
+        layer.layout = replace(layout, people=layer.people)

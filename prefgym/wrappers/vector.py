@@ -246,7 +246,10 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
                 f"{name_of(self)} writes no text, so it cannot play whole episodes at once; use"
                 " step()."
             )
-        return self.env.unwrapped
+        layer: Any = self.env
+        while not hasattr(layer, "play"):
+            layer = layer.env
+        return layer
 
     def get_state(self) -> dict[str, Any]:
         """Everything but the answers: steps, running episodes, where the schedule stands.

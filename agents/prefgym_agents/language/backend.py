@@ -32,10 +32,17 @@ from prefgym.segments import Segments
 from prefgym.text import Layout
 from prefgym.wrappers import preference_layer
 from prefgym.wrappers.inner import find_attribute
+from prefgym.wrappers.notes import PERSON
 from prefgym_agents.backend import RewardFunction
 from prefgym_agents.callbacks import as_callback
 from prefgym_agents.language.models import add_lora, causal_model, save
 from prefgym_agents.language.packing import pack, pack_tokens
+from prefgym_agents.language.people import (
+    addressed,
+    described_tokens,
+    impersonal,
+    tell_apart,
+)
 from prefgym_agents.language.policy import LanguagePolicy, scores
 from prefgym_agents.language.reference import Reference
 from prefgym_agents.language.sampling import Written, choose, write
@@ -80,10 +87,7 @@ class LanguageBackend:
         self.adapters = adapters
         self.processes = processes or Processes()
         self.logger = Logger(folder=None, output_formats=[])
-        self.reference = Reference(policy, adapters)
-        if config.kl > 0.0 or self.processes.sharded:  # shards cannot be copied later
-            self.reference.keep()
-        self.steps = GradientSteps(policy, self.layout, config, self.processes)
+        self._get_ready()
         self._seed, *streams = _seeds(seed, self.processes.number)
         self._generators = {
             name: torch.Generator().manual_seed(one)
@@ -93,11 +97,18 @@ class LanguageBackend:
         self._begun = False
         self._tokens = 0
         self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
-        self._written: tuple[np.ndarray, Written] | None = None
+        self._written: tuple[Segments, Written] | None = None
         self.running: Running | None = find_attribute(env, "running")
         """Who may take over tokens, in an environment made with ``supervision=``."""
         self.own_steps_only = False
         """Learn nothing about tokens that somebody else wrote."""
+
+    def _get_ready(self) -> None:
+        """The reference and the optimizer, for the policy as it is now."""
+        self.reference = Reference(self.policy, self.adapters)
+        if self.config.kl > 0.0 or self.processes.sharded:  # shards cannot be copied later
+            self.reference.keep()
+        self.steps = GradientSteps(self.policy, self.layout, self.config, self.processes)
 
     # -- acting -------------------------------------------------------------------------------
 
@@ -136,14 +147,15 @@ class LanguageBackend:
     def collect(self) -> Segments | None:
         """Write and play a response in every lane; None when a callback asked to stop."""
         self._callback.on_rollout_start()
-        prompts = self.layout.split(self.env.observations())[0].copy()
+        seen = self.env.observations()
+        prompts = self.layout.split(seen)[0].copy()
         watching = None
         if self.running is not None:
             watching = Takeovers(self.running, self.layout, prompts)
         written = write(
             self.policy,
             self.layout,
-            prompts,
+            addressed(self.model, prompts, self.layout.person(seen)),
             generator=self._generators["write"],
             rows_at_once=self.config.generation_batch,
             anyone=self.processes.any if self.processes.sharded else None,
@@ -151,7 +163,7 @@ class LanguageBackend:
         )
         told = None if watching is None else watching.factors
         segments: Segments = self.env.play(written.actions, written.mask, told)
-        self._written = (prompts, written)
+        self._written = (self._addressed(segments), written)
         lengths = written.mask.sum(1)
         self._tokens += int(self.processes.sum(torch.tensor(lengths.sum())))
         if segments.rewards is not None:
@@ -180,7 +192,9 @@ class LanguageBackend:
         deterministic: bool = False,
     ) -> tuple[Any, Any]:
         """The next token of every response in a batch of observations."""
-        prompts, responses, lengths = self.layout.split(np.asarray(observation))
+        seen = np.asarray(observation)
+        prompts, responses, lengths = self.layout.split(seen)
+        prompts = addressed(self.model, prompts, self.layout.person(seen))
         asked = np.pad(responses, ((0, 0), (0, 1)))
         upto = np.arange(asked.shape[1]) <= lengths[:, None]
         packed = pack_tokens(self.layout, prompts, asked, upto).to(self.policy.device)
@@ -196,7 +210,7 @@ class LanguageBackend:
 
     def update(self, segments: Segments, rewards: np.ndarray) -> dict[str, float]:
         """Improve the policy, given what each token that was written is worth, ``[B, T]``."""
-        plain = segments.numpy()
+        plain = self._addressed(segments)
         taught, metrics = self._lesson(plain, np.asarray(rewards))
         self.reference.moved = True
         return metrics | self.steps.improve(plain, taught, self._generators["deal"])
@@ -219,7 +233,8 @@ class LanguageBackend:
 
     def log_prob(self, segments: Segments) -> Tensor:
         """Log-probability of each token, ``[B, T]``, with gradient; zero on padding."""
-        packed = pack(self.layout, segments, self.policy.reads_apart).to(self.policy.device)
+        meant = self._addressed(segments)
+        packed = pack(self.layout, meant, self.policy.reads_apart).to(self.policy.device)
         return packed.unflatten(self.policy(*packed.inputs)[0])
 
     def reference_log_prob(self, segments: Segments) -> Tensor:
@@ -228,8 +243,7 @@ class LanguageBackend:
         Raises:
             RuntimeError: the policy has learned, and no copy was kept (:meth:`keep_reference`).
         """
-        with self.reference.acting() as policy:
-            return self._scores(policy, segments)[0]
+        return self._under_reference(self._addressed(segments))
 
     def keep_reference(self) -> None:
         """Keep a copy of the policy as it is in the beginning; with adapters nothing is needed."""
@@ -238,7 +252,7 @@ class LanguageBackend:
     def fit(self, loss: Loss, segments: Segments) -> dict[str, float]:
         """One gradient step on ``loss(log_prob(segments))``."""
         self.reference.moved = True
-        return self.steps.fit(loss, segments.numpy())
+        return self.steps.fit(loss, self._addressed(segments))
 
     def reward_model(
         self,
@@ -252,13 +266,43 @@ class LanguageBackend:
         trunk = self._merged().get_decoder().float().requires_grad_(True)
         return LanguageRewardModel(trunk, self.layout, members, tanh, seed, head)
 
+    # -- for somebody -------------------------------------------------------------------------
+
+    def read_descriptions(self, people: int, numbers: int) -> None:
+        """Read so many numbers about each person, in place of a flag; before training.
+
+        Raises:
+            ValueError: several processes train together, or the policy has learned already.
+        """
+        if self.processes.count > 1 or self.reference.moved:
+            raise ValueError(
+                "serve='inferred': a language model that has learned already, or that several"
+                " processes train, cannot change what it reads; make a new backend in one process."
+            )
+        tell_apart(self.model, people, numbers)
+        self._get_ready()
+
+    def describe(self, table: Tensor) -> None:
+        """Read these descriptions from now on, ``[people, numbers]``."""
+        tokens = described_tokens(self.model)
+        if tokens is not None:
+            tokens.descriptions.copy_(table)
+
+    def descriptions(self) -> Tensor | None:
+        """Those that are read, copied; None where the policy sees who it is."""
+        tokens = described_tokens(self.model)
+        if tokens is None or tokens.flags:
+            return None
+        return tokens.descriptions.cpu().clone()
+
     # -- keeping ------------------------------------------------------------------------------
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write model and tokenizer for ``AutoModelForCausalLM.from_pretrained``.
 
         Adapters are merged into the weights. The value head, the optimizer and everything else
-        that a run needs to go on is in :meth:`get_state`, not here.
+        that a run needs to go on is in :meth:`get_state`, not here. Of a policy that writes for
+        somebody, it is what it would write for nobody in particular.
         """
         merged = self._merged()
         if self.processes.number == 0:
@@ -325,7 +369,7 @@ class LanguageBackend:
     def _lesson(self, segments: Segments, rewards: np.ndarray) -> tuple[Lesson, dict[str, float]]:
         device = self.policy.device
         old, value = self._as_written(segments)
-        reference = self.reference_log_prob(segments) if self.config.kl > 0.0 else None
+        reference = self._under_reference(segments) if self.config.kl > 0.0 else None
         mask, context = (torch.as_tensor(x) for x in (segments.mask, segments.context_id))
         worth = torch.as_tensor(rewards, dtype=torch.float32)
         own = mask
@@ -344,12 +388,16 @@ class LanguageBackend:
             (own if self.own_steps_only else mask).to(device),
         )
 
+    def _under_reference(self, segments: Segments) -> Tensor:
+        with self.reference.acting() as policy:
+            return self._scores(policy, segments)[0]
+
     def _as_written(self, segments: Segments) -> tuple[Tensor, Tensor]:
         """What was noted when these responses were written; found out anew for other ones."""
         if self._written is not None:
-            prompts, written = self._written
+            noted_of, written = self._written
             same = np.array_equal(segments.mask, written.mask) and np.array_equal(
-                segments.context, prompts
+                segments.context, noted_of.context
             )
             if same and np.array_equal(segments.actions * segments.mask, written.actions):
                 noted = (torch.from_numpy(x) for x in (written.log_prob, written.value))
@@ -361,12 +409,30 @@ class LanguageBackend:
         return scores(policy, self.layout, segments, self.config.generation_batch)
 
     def _merged(self) -> Any:
-        """A copy of the model on this device, without adapters."""
+        """A copy of the model on this device, without adapters, that writes for nobody."""
         if self.processes.sharded:
             return gathered(self.model)
         if self.adapters is None:
-            return deepcopy(self.model)
-        return deepcopy(self.adapters).merge_and_unload()
+            return impersonal(deepcopy(self.model))
+        return impersonal(deepcopy(self.adapters).merge_and_unload())
+
+    def _addressed(self, segments: Segments) -> Segments:
+        """Responses with prompts as the model reads them; groups are of one prompt and person.
+
+        Raises:
+            ValueError: they do not say for whom they were written, and the model wants to know.
+        """
+        plain, people = segments.numpy(), self.layout.people
+        if not people:
+            return plain
+        if PERSON not in plain.factors:
+            raise ValueError(
+                "These responses do not say for whom they were written, and this environment was"
+                f" made with personal={people}; give segments with the factor {PERSON!r}."
+            )
+        person = np.asarray(plain.factors[PERSON])[:, 0].astype(np.int64)
+        prompts = addressed(self.model, plain.context, person)
+        return plain.replace(context=prompts, context_id=plain.context_id * people + person)
 
 
 def language_backend(
@@ -415,6 +481,13 @@ def language_backend(
     weights_seed = 0 if seed is None else seed
     base = causal_model(model, layer.layout, seed=weights_seed, dtype=dtype, device=device)
     adapters = None if lora is None else add_lora(base, lora, weights_seed)
+    if layer.layout.people:
+        if processes.sharded:
+            raise ValueError(
+                "personal=: a model whose weights are spread over processes (FSDP) cannot read for"
+                " whom it writes; train copies of the model (DDP), or without personal=."
+            )
+        tell_apart(base, layer.layout.people)
     policy = LanguagePolicy(
         base, layer.layout.codec.size, settings.temperature, settings.algorithm == "PPO"
     )

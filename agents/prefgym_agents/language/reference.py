@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
+from prefgym_agents.language.people import for_nobody
 from prefgym_agents.language.policy import LanguagePolicy
 from prefgym_agents.language.weights import load_weights
 
@@ -69,5 +70,5 @@ class Reference:
         if self.frozen is not None:
             yield self.frozen
         else:
-            with self.adapters.disable_adapter():
+            with self.adapters.disable_adapter(), for_nobody(self.policy.model):
                 yield self.policy

@@ -8,26 +8,35 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from prefgym_agents.language.people import DESCRIPTIONS
 from prefgym_agents.processes import spread, whole
 
 
 def weights_of(policy: nn.Module, all_of_them: bool = False) -> dict[str, Tensor]:
-    """Copies of the parameters that learn (or of all), in float32 on the CPU."""
+    """Copies of what changes in training (or of all parameters too), in float32 on the CPU.
+
+    Parameters that learn, and the table of a policy that reads descriptions of people.
+    """
     return {
         name: whole(one).detach().float().cpu().clone()
-        for name, one in policy.named_parameters()
-        if all_of_them or one.requires_grad
+        for name, one in _places(policy).items()
+        if all_of_them or one.requires_grad or name.endswith(DESCRIPTIONS)
     }
+
+
+def _places(policy: nn.Module) -> dict[str, Tensor]:
+    tables = {name: one for name, one in policy.named_buffers() if name.endswith(DESCRIPTIONS)}
+    return {**dict(policy.named_parameters()), **tables}
 
 
 @torch.no_grad()
 def load_weights(policy: nn.Module, parameters: Mapping[str, Any]) -> None:
-    """Overwrite parameters by arrays or tensors.
+    """Overwrite what :func:`weights_of` copies, by arrays or tensors.
 
     Raises:
         ValueError: one has no place here, or another shape.
     """
-    places = dict(policy.named_parameters())
+    places = _places(policy)
     for name, value in parameters.items():
         tensor = torch.as_tensor(value)
         if name not in places or places[name].shape != tensor.shape:
