@@ -303,7 +303,8 @@ def alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    state = Path(f"/proc/{pid}/stat")  # one whom nobody has waited for yet is no more
+    return not state.exists() or state.read_text().rpartition(") ")[2][0] != "Z"
 
 
 def test_a_process_that_cannot_live_is_not_started_for_ever(tmp_path: Path) -> None:

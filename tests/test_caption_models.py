@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from prefgym import checkpoints
-from prefgym.annotation import CaptionLabels, PairLabels
+from prefgym.annotation import CaptionLabels, Inline, PairLabels
+from prefgym.judges import RuleJudge
 from prefgym.models.caption_models import (
     CharactersEncoder,
     Classification,
@@ -18,6 +19,7 @@ from prefgym.models.caption_models import (
     Retrieval,
     Supply,
 )
+from prefgym.raters.language import LanguageRater
 
 HELPS = {
     "You pick up the yellow key.": 1.0,
@@ -123,7 +125,7 @@ def test_a_table_knows_nothing_of_other_captions_and_a_classifier_may() -> None:
 def test_a_classifier_learns_what_no_sum_over_words_tells() -> None:
     captions = ["red ball", "blue ball", "red box", "blue box"]
     model = Classification()
-    model.learn(CaptionLabels(captions, np.array([1.0, 0.0, 0.0, 1.0])), (), 200)
+    model.learn(CaptionLabels(captions, np.array([1.0, 0.0, 0.0, 1.0])), (), 100)
     assert model.rewards(captions).tolist() == [1.0, 0.0, 0.0, 1.0]
 
 
@@ -174,8 +176,8 @@ def test_ranking_orders_captions_and_mirrored_labels_teach_the_same() -> None:
     value = dict(zip(CAPTIONS, [3.0, 1.0, 2.0, 1.0, 0.0, 0.0], strict=True))
     labels = pairs(value)
     model, mirrored = Ranking(normalise="published"), Ranking(normalise="published")
-    model.learn(labels, (), 200)
-    mirrored.learn(PairLabels(labels.second, labels.first, 1.0 - labels.label), (), 200)
+    model.learn(labels, (), 100)
+    mirrored.learn(PairLabels(labels.second, labels.first, 1.0 - labels.label), (), 100)
     reward = model.rewards(CAPTIONS)
     true = np.array([*value.values()])
     better = true[:, None] > true
@@ -243,3 +245,24 @@ def test_settings_that_cannot_be_are_refused() -> None:
         Classification(encoder="char")
     with pytest.raises(ValueError, match=r"wanted a batch of 1 or more"):
         Online(batch=0)
+
+
+# --- with a judge -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_and_annotator_fit_each_other(name: str) -> None:
+    model = MODELS[name]()
+    rater = LanguageRater(RuleJudge(), "open the yellow door")
+    annotator = Inline(rater, model.kind, batch=4, every=2)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        seen = rng.choice([*CAPTIONS, ""], 40).tolist()
+        wanted = model.wants(seen, annotator.counts()["waiting"])
+        (annotator.offer if model.kind == "helpful" else annotator.offer_pairs)(wanted)
+        model.learn(annotator.labels(), seen)
+    counts = annotator.counts()
+    assert counts["labelled"] == counts["asked"] == (6 if model.kind == "helpful" else 15)
+    rewards = model.rewards(CAPTIONS)
+    assert rewards[:1] > rewards[4:].max()  # the key beats the wall
+    assert model.wants(CAPTIONS * 20) == []

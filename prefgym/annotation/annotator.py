@@ -43,6 +43,9 @@ class Annotator:
     alone has none, and together with the newest, after a pause, if nothing came back at all. A
     process that has died is replaced at the next call.
 
+    It has a thread in this process too, which sleeps but when the other one wants questions; make
+    environments whose workers are forked first.
+
     Args:
         folder: where the labels are kept; made if it is not there. One annotator at a time.
         make_rater: called in the other process; a function of a module, or a ``partial`` of one.

@@ -72,7 +72,7 @@ def start(
     ours, theirs = spawn.Pipe()
     settings = (theirs, folder, make_rater, kind, pause_s, os.getpid())
     failed: Exception | None = None
-    for surroundings in (_without_main, _as_it_is):
+    for surroundings in (_without_main, _as_it_is) if _can_import_main() else (_without_main,):
         process = spawn.Process(target=_annotate, args=settings, name="annotator", daemon=True)
         try:
             with _without_interrupts(), surroundings():
@@ -85,7 +85,7 @@ def start(
             failed = error
     raise ValueError(
         f"Annotator: make_rater cannot be sent to another process ({failed}); give a function of a "
-        "module, or functools.partial of one with plain arguments."
+        "module (a notebook is none), or functools.partial of one with plain arguments."
     ) from failed
 
 
@@ -104,6 +104,12 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+def _can_import_main() -> bool:
+    """Whether the program is a file; a notebook is none."""
+    main = sys.modules["__main__"]
+    return main.__spec__ is not None or hasattr(main, "__file__")
+
+
 @contextmanager
 def _as_it_is() -> Iterator[None]:
     yield
@@ -111,16 +117,27 @@ def _as_it_is() -> Iterator[None]:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """A process that is started meanwhile hears no Ctrl-C: it is meant for its parent."""
+    """A process that is started meanwhile hears no Ctrl-C: it is meant for its parent.
+
+    Who hears it is any thread that does not block it; so the main one is told when all is done.
+    """
     if sys.platform == "win32":
         yield
         return
     resource_tracker.ensure_running()  # which would undo the mask if it were started inside
+    handler, came = signal.getsignal(signal.SIGINT), []
+    mine = threading.current_thread() is threading.main_thread() and handler is not None
+    if mine:
+        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if mine:
+            signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 # --- in the new process --------------------------------------------------------------------------
