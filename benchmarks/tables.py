@@ -164,6 +164,25 @@ def bench(content: dict[str, Any]) -> list[str]:
     return lines
 
 
+def learned(content: dict[str, Any]) -> list[str]:
+    """True return of policies that PPO learned on each model's reward, by rater."""
+    each = content["by_model_and_rater"]
+    raters = list(next(iter(each.values())))
+    lines = [
+        f"The true return of policies that PPO learned on `{'`, `'.join(content['tasks'])}`"
+        f" (`--policy-steps 50000`; {content['seeds']} seeds, {content['cells']} cells;"
+        " `benchmarks/results/bench_models_learned.json`), with 95 % intervals:",
+        "",
+        f"| model | {' | '.join(f'`{one}`' for one in raters)} |",
+        f"|---|{'--:|' * len(raters)}",
+    ]
+    for model, found in each.items():
+        told = (found[one]["true_return"] for one in raters)
+        values = (f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]" for one in told)
+        lines.append(f"| `{model}` | {' | '.join(values)} |")
+    return lines
+
+
 SPEED: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "speed_overhead": overhead,
     "speed_self_play": self_play,
@@ -197,9 +216,10 @@ def readme() -> list[str]:
 
 
 def bench_models() -> list[str]:
-    """The table of the benchmark of preference models."""
-    content = _read("bench_models")
-    return [] if content is None else ["\n".join(bench(content))]
+    """The tables of the benchmark of preference models."""
+    parts = ("bench_models", bench), ("bench_models_learned", learned)
+    found = ((make, _read(name)) for name, make in parts)
+    return ["\n".join(make(content)) for make, content in found if content is not None]
 
 
 DOCUMENTS: dict[Path, Callable[[], list[str]]] = {
