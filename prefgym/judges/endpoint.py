@@ -117,13 +117,14 @@ class EndpointJudge:
 
     Args:
         url: up to and including ``/v1``, which is added if there is no path.
-        model: its name; None takes the only one that the endpoint lists.
+        model: its name; None asks the endpoint, at once, for the only one that it lists.
         sampling: instead of :data:`SAMPLING`; anything that the endpoint understands.
         patience: how many at once, how often, how long.
         key_variable: the environment variable with the key; None sends none.
 
     Raises:
-        ValueError: the URL is none, or has a key in it.
+        ValueError: the URL is none, or has a key in it; or, without a model's name, as
+            :meth:`check`.
     """
 
     def __init__(
@@ -140,6 +141,8 @@ class EndpointJudge:
         self.key_variable = key_variable
         self._reached = self._worked = False
         self._begin()
+        if model is None:
+            self.check()
 
     def _begin(self) -> None:
         self._counts = dict.fromkeys(("requests", "retries", "given_up", *FAULTS), 0)
@@ -150,9 +153,7 @@ class EndpointJudge:
 
     @property
     def name(self) -> str:
-        """Model and sampling; where the model is the endpoint's only one, it is asked for it."""
-        if self.model is None:
-            self.check()
+        """Model and sampling."""
         return f"{self.model} {json.dumps(self.sampling, sort_keys=True)}"
 
     @property

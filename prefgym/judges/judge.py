@@ -20,16 +20,16 @@ class Judge(Protocol):
 
 
 @runtime_checkable
-class StreamingJudge(Judge, Protocol):
-    """A judge whose answers can be had as they come, so that none is lost with its process."""
+class StreamingJudge(Protocol):
+    """A judge, too, whose answers can be had as they come, so that a kill loses none."""
 
     def stream(self, prompts: Sequence[str]) -> Iterator[tuple[int, str | None]]:
         """Every prompt's number and answer, once each, in the order in which they come."""
 
 
 @runtime_checkable
-class CountingJudge(Judge, Protocol):
-    """A judge that counts what went wrong."""
+class CountingJudge(Protocol):
+    """A judge, too, that counts what went wrong."""
 
     @property
     def counts(self) -> dict[str, int]:
