@@ -24,7 +24,6 @@ Metrics: ``imitation/labels``, ``imitation/examples``, ``imitation/loss`` (mean 
 minibatches, in nats), and what the backend says.
 """
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -41,6 +40,7 @@ from prefgym.segments import Segments
 from prefgym.wrappers.inner import find_attribute
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.learner import Learner
+from prefgym_agents.silence import Silence, check_share
 
 Ask = Literal["interventions", "everywhere"]
 
@@ -75,8 +75,7 @@ class Config:
                 raise ValueError(f"{name}={value}; wanted at least 1.")
         if not 0.0 < self.share <= 1.0:
             raise ValueError(f"share={self.share}; wanted one in (0, 1].")
-        if not 0.0 < self.silence <= 1.0:
-            raise ValueError(f"silence={self.silence}; wanted a share in (0, 1].")
+        check_share(self.silence)
 
 
 SETTINGS = {one.name: one for one in fields(Config)}
@@ -145,7 +144,12 @@ class Imitation(Learner):
         self.labels = 0
         """Actions of the expert that were learned from so far."""
         self.turns = 0
-        self._warned = False
+        self._silence = Silence(
+            self.config.silence,
+            "Imitation: the expert has not acted in the first {steps} steps, and without examples"
+            " there is nothing to learn; let the rule take over more easily, or ask everywhere (the"
+            " preset dagger).",
+        )
         self._observations: list[np.ndarray] = []
         self._actions: list[np.ndarray] = []
 
@@ -158,7 +162,7 @@ class Imitation(Learner):
         rng = np.random.default_rng((self.config.seed, self.turns))
         with self.clock("rater"):
             self._ask(segments, rng)
-        self._warn_of_silence(total_timesteps)
+        self._silence.look(bool(self._actions), self.num_timesteps, total_timesteps)
         with self.clock("policy"):
             losses = self._imitated(rng)
         self.turns += 1
@@ -197,18 +201,6 @@ class Imitation(Learner):
         within: np.ndarray = labelled & (np.cumsum(labelled) <= self.config.labels - self.labels)
         return within
 
-    def _warn_of_silence(self, total_timesteps: int) -> None:
-        if self._warned or self._actions:
-            return
-        if self.num_timesteps >= self.config.silence * total_timesteps:
-            self._warned = True
-            warnings.warn(
-                f"Imitation: the expert has not acted in the first {self.num_timesteps} steps, and"
-                " without examples there is nothing to learn; let the rule take over more easily,"
-                " or ask everywhere (the preset dagger).",
-                stacklevel=2,
-            )
-
     # -- learning -----------------------------------------------------------------------------
 
     def _imitated(self, rng: np.random.Generator) -> list[float]:
@@ -233,12 +225,16 @@ class Imitation(Learner):
                 "observations": np.concatenate(self._observations),
                 "actions": np.concatenate(self._actions),
             }
-        counts = {"labels": self.labels, "turns": self.turns, "warned": self._warned}
+        counts = {"labels": self.labels, "turns": self.turns, "warned": self._silence.warned}
         return {**counts, **examples}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to a :meth:`state`."""
-        self.labels, self.turns, self._warned = state["labels"], state["turns"], state["warned"]
+        self.labels, self.turns, self._silence.warned = (
+            state["labels"],
+            state["turns"],
+            state["warned"],
+        )
         self._observations = [np.array(state["observations"])] if "observations" in state else []
         self._actions = [np.array(state["actions"])] if "actions" in state else []
 

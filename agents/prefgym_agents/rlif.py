@@ -46,6 +46,7 @@ from prefgym.wrappers.inner import find_attribute
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.demonstrations import Demonstrations, as_demonstrations
 from prefgym_agents.learner import Learner
+from prefgym_agents.silence import Silence, check_share
 
 Blame = Literal["posthoc", "previous", "proposal"]
 JUDGED: dict[Blame, Judged] = {
@@ -72,8 +73,7 @@ class Config:
     def __post_init__(self) -> None:
         """Refuse settings that can never work."""
         lookup(self.blame, dict.fromkeys(get_args(Blame)), "setting of blame=")
-        if not 0.0 < self.silence <= 1.0:
-            raise ValueError(f"silence={self.silence}; wanted a share in (0, 1].")
+        check_share(self.silence)
 
 
 class RLIF(Learner):
@@ -135,7 +135,12 @@ class RLIF(Learner):
         """Actions of the policy that were not let pass so far."""
         self.unblamed = 0
         """Of these, such at the first step of an episode while the step before would be blamed."""
-        self._warned = False
+        self._silence = Silence(
+            self.config.silence,
+            "RLIF: nobody has intervened in the first {steps} steps, and without interventions"
+            " every reward is 0 and there is nothing to learn; lower the margin of the rule, or look"
+            " whether it sees what the policy does.",
+        )
 
     def step(self, total_timesteps: int) -> dict[str, float] | None:
         """Act under supervision; blame; improve."""
@@ -146,7 +151,7 @@ class RLIF(Learner):
         seen = np.asarray(segments.mask)
         refused, by_expert = (self._flag(segments, name) for name in (REFUSED, INTERVENED))
         self.refused += int(refused.sum())
-        self._warn_of_silence(total_timesteps)
+        self._silence.look(self.refused > 0, self.num_timesteps, total_timesteps)
         unblamed = self._count_unblamed(segments, refused)
         with self.clock("policy"):
             metrics = self.policy.update(segments, self.blamed(segments))
@@ -216,24 +221,12 @@ class RLIF(Learner):
                 f" looks at {judged} actions."
             )
 
-    def _warn_of_silence(self, total_timesteps: int) -> None:
-        if self._warned or self.refused:
-            return
-        if self.num_timesteps >= self.config.silence * total_timesteps:
-            self._warned = True
-            warnings.warn(
-                f"RLIF: nobody has intervened in the first {self.num_timesteps} steps, and without"
-                " interventions every reward is 0 and there is nothing to learn; lower the margin"
-                " of the rule, or look whether it sees what the policy does.",
-                stacklevel=2,
-            )
-
     def state(self) -> dict[str, Any]:
         """How often somebody was provoked so far."""
         return {
             "refused": self.refused,
             "unblamed": self.unblamed,
-            "warned": self._warned,
+            "warned": self._silence.warned,
             "shown": self.shown,
         }
 
@@ -249,4 +242,4 @@ class RLIF(Learner):
                 f" {self.shown}; give the same demonstrations"
             )
         self.refused, self.unblamed = state["refused"], state["unblamed"]
-        self._warned = state["warned"]
+        self._silence.warned = state["warned"]
