@@ -138,8 +138,8 @@ class RLIF(Learner):
         self._silence = Silence(
             self.config.silence,
             "RLIF: nobody has intervened in the first {steps} steps, and without interventions"
-            " every reward is 0 and there is nothing to learn; lower the margin of the rule, or look"
-            " whether it sees what the policy does.",
+            " every reward is 0 and there is nothing to learn; lower the margin of the rule, or"
+            " look whether it sees what the policy does.",
         )
 
     def step(self, total_timesteps: int) -> dict[str, float] | None:
