@@ -143,6 +143,23 @@ def test_the_file_of_labels_survives_a_half_written_line(tmp_path: Path) -> None
     assert LabelReader(tmp_path, "ranking").read() == []
 
 
+def test_labels_that_cannot_be_written_were_never_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError("No space left on device")
+
+    writer = LabelWriter(tmp_path)
+    writer.append([(("a key",), 1.0)])
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            writer.append([(("a wall",), 0.0)])
+    writer.append([(("a door",), 1.0)])
+    writer.close()
+    assert LabelReader(tmp_path, "helpful").read() == [(("a key",), 1.0), (("a door",), 1.0)]
+
+
 # --- inline -----------------------------------------------------------------------------------
 
 

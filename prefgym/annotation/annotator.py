@@ -8,7 +8,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from prefgym.annotation.asking import less, summed, with_rater
+from prefgym.annotation.asking import failing, less, summed, with_rater
 from prefgym.annotation.backlog import Backlog
 from prefgym.annotation.labels import (
     Labelled,
@@ -93,13 +93,14 @@ class Annotator:
         """The rater's counts in this process, and in those before it."""
         self._restarts = self._failures = self._futile = 0
         self._news: list[str] = []
-        self._warned: set[str] = set()
+        self._told: set[str] = set()
         self._changed = threading.Condition()
+        self._channel: Channel | None = None
         self._closed = False
         try:
             claim_folder(self._folder, kind, about)
             self._read()
-            self._start()
+            self._adopt(*self._new_process())
         except BaseException:
             self._only.release()
             raise
@@ -208,15 +209,14 @@ class Annotator:
             self._changed.notify_all()
         self._keep_alive()
 
-    def _start(self) -> None:
-        self._process: BaseProcess
-        self._channel: Channel | None
-        self._process, self._channel = start(
-            self._folder, self._make_rater, self.kind, self._retry_s
-        )
+    def _new_process(self) -> tuple[BaseProcess, Channel]:
+        return start(self._folder, self._make_rater, self.kind, self._retry_s)
+
+    def _adopt(self, process: BaseProcess, channel: Channel) -> None:
+        self._process, self._channel = process, channel
         self._useful = False
         self._started_at = time.monotonic()
-        self._thread = threading.Thread(target=self._serve, args=(self._channel,), daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=(channel,), daemon=True)
         self._thread.start()
 
     def _serve(self, channel: Channel) -> None:
@@ -242,11 +242,9 @@ class Annotator:
         self._useful |= self._read() > 0
         self._rater = report.counts
         if report.error is not None:
-            self._news.append(
-                f"The annotator's judge fails ({report.error}); training goes on, and its questions"
-                " are asked again."
-            )
-        self._news += report.warned
+            self._tell(report.error.partition(":")[0], failing(report.error))
+        for message in report.warned:
+            self._tell(message, message)
         self._failures += report.down
         if report.down:
             self._backlog.give_back()
@@ -263,12 +261,12 @@ class Annotator:
         """Pass on what went wrong, and replace a process that has died."""
         if self._closed:
             return
+        if not self._process.is_alive():
+            self._restart()
         with self._changed:
             news, self._news = self._news, []
         for message in news:
-            self._warn_once(message)
-        if not self._process.is_alive():
-            self._restart()
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
 
     def _restart(self) -> None:
         """Start another process, at once if the last one was of use, else after a while."""
@@ -277,15 +275,22 @@ class Annotator:
             return
         self._futile = 0 if self._useful else self._futile + 1
         if self._futile == _SEVERAL:
-            self._warn_once(
+            self._tell(
+                "ends",
                 "The annotator's process ends before it has any answer (exit code "
                 f"{self._process.exitcode}; its own message is above); training goes on without "
-                "labels."
+                "labels.",
             )
+        try:
+            process, channel = self._new_process()
+        except OSError as error:
+            self._started_at, self._useful = time.monotonic(), False
+            self._tell("OSError", f"The annotator cannot be started again just now ({error}).")
+            return
         self._end_thread()
         self._process.close()
         self._restarts += 1
-        self._start()
+        self._adopt(process, channel)
 
     def _end_thread(self) -> None:
         """Let go of a process that has ended, and take what it wrote before it did."""
@@ -296,8 +301,8 @@ class Annotator:
         if channel is not None:
             channel.close()
         with self._changed:
-            self._useful |= self._read() > 0
-            self._backlog.give_back()
+            self._read()
+            self._backlog.postpone(time.monotonic(), self._retry_s)
             self._earlier_rater, self._rater = summed(self._earlier_rater, self._rater), {}
 
     def _grown(self) -> dict[str, int]:
@@ -309,7 +314,8 @@ class Annotator:
         }
         return summed(self._earlier, own)
 
-    def _warn_once(self, message: str) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
+    def _tell(self, what: str, message: str) -> None:
+        """Have the next call warn of something that it has not been warned of."""
+        if what not in self._told:
+            self._told.add(what)
+            self._news.append(message)

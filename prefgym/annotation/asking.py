@@ -55,6 +55,14 @@ def ask(rater: CaptionRater, kind: str, questions: Sequence[Question]) -> Outcom
     return Outcome(labelled, down, "no answer came" if down else None)
 
 
+def failing(error: str) -> str:
+    """What is said once of a judge that fails."""
+    return (
+        f"The annotator's judge fails ({error}); training goes on, and its questions are asked "
+        "again."
+    )
+
+
 def counts_of(rater: CaptionRater) -> dict[str, int]:
     """The rater's own counts, as plain numbers."""
     return {str(name): int(value) for name, value in dict(rater.counts).items()}

@@ -12,6 +12,7 @@ from prefgym.annotation.asking import (
     CaptionRater,
     ask,
     counts_of,
+    failing,
     less,
     summed,
     with_rater,
@@ -135,12 +136,7 @@ class Inline:
             self._backlog.postpone(float(self._offers), 1.0)
         if outcome.error is not None and not self._warned:
             self._warned = True
-            warnings.warn(
-                f"The annotator's judge fails ({outcome.error}); training goes on, and its "
-                "questions are asked again.",
-                RuntimeWarning,
-                stacklevel=4,
-            )
+            warnings.warn(failing(outcome.error), RuntimeWarning, stacklevel=4)
 
     def _grown(self) -> dict[str, int]:
         own = {

@@ -126,7 +126,8 @@ class LabelWriter:
     """Appends to a file of labels; the caller sees to it that there is one."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / FILE).open("ab+")
+        # Unbuffered: what could not be written must not turn up later.
+        self._file = (folder / FILE).open("ab+", buffering=0)
         self._file.seek(0)
         self._cut(self._file.read().rfind(b"\n") + 1)
 
@@ -140,9 +141,10 @@ class LabelWriter:
             return
         lines = [json.dumps({"captions": question, "label": label}) for question, label in labelled]
         end = self._file.seek(0, os.SEEK_END)
+        left = memoryview("".join(f"{line}\n" for line in lines).encode())
         try:
-            self._file.write("".join(f"{line}\n" for line in lines).encode())
-            self._file.flush()
+            while left:
+                left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
         except OSError:
             with suppress(OSError):

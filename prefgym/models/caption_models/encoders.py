@@ -16,7 +16,7 @@ from torch.nn import functional
 
 
 class WordsEncoder(nn.Module):
-    """The sum of a vector for every word in the caption, a hidden layer's worth, then one number.
+    """A vector for every word of the caption; their sum, through a ReLU, makes one number.
 
     Order and repetition of words are lost. Words get their numbers as they first stand in a caption
     that is learned from; a word that never did adds nothing.
