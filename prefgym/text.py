@@ -195,12 +195,25 @@ class Layout:
         prompts: Int[np.ndarray, " batch prompt"],
         responses: Int[np.ndarray, " batch steps"],
         lengths: Int[np.ndarray, " batch"],
+        person: Int[np.ndarray, " batch"] | None = None,
     ) -> Int[np.ndarray, " batch width"]:
         """Observations, ``[batch, P + T + 1]``; tokens of responses beyond ``lengths`` are padding.
 
+        Args:
+            prompts: padded on the left.
+            responses: padded on the right.
+            lengths: tokens of each response.
+            person: for whom each is written; one more number of an observation, if any.
+
         Raises:
-            ValueError: the arrays are not [batch, P], [batch, T] and [batch] with lengths up to T.
+            ValueError: the arrays are not [batch, P], [batch, T] and [batch] with lengths up to T,
+                or it is not said for whom responses are written.
         """
+        if (person is None) != (self.people == 0):
+            raise ValueError(
+                f"This layout is of responses for {self.people or 'no'} people, and person="
+                f"{'None' if person is None else 'an array'} came."
+            )
         wanted = (len(lengths), self.prompt_tokens), (len(lengths), self.response_tokens)
         if (prompts.shape, responses.shape) != wanted:
             raise ValueError(
@@ -213,7 +226,8 @@ class Layout:
                 f" {self.response_tokens} tokens."
             )
         real = np.arange(self.response_tokens) < lengths[:, None]
-        columns = (prompts, np.where(real, responses, self.codec.pad), lengths[:, None])
+        whom = () if person is None else (person[:, None],)
+        columns = (prompts, np.where(real, responses, self.codec.pad), lengths[:, None], *whom)
         return np.concatenate(columns, axis=1, dtype=np.int64)
 
     def split(

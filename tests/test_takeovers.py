@@ -20,8 +20,8 @@ from prefgym_agents.rlif import RLIF
 TEXT = "prefgym/TextCopy-v0"
 
 
-def values() -> Any:
-    return gym.make(TEXT).get_wrapper_attr("advantages")
+def values(**arguments: Any) -> Any:
+    return gym.make(TEXT, **arguments).get_wrapper_attr("advantages")
 
 
 def first_letter(seen: np.ndarray) -> np.ndarray:
@@ -29,20 +29,28 @@ def first_letter(seen: np.ndarray) -> np.ndarray:
     return np.full(len(seen), 2)
 
 
-def supervised(rule: Any = None, steps: int | None = 2, judged: Any = "executed") -> Any:
-    chosen = rule or ValueBased(values(), margin=0.02, scale=1.0, sure=1.0, slip=0.0)
+def supervised(
+    rule: Any = None, steps: int | None = 2, judged: Any = "executed", **arguments: Any
+) -> Any:
+    known = values(**arguments)
+    chosen = rule or ValueBased(known, margin=0.02, scale=1.0, sure=1.0, slip=0.0)
     return gym.make_vec(
         TEXT,
         num_envs=16,
         samples_per_prompt=4,
         query_every=None,
         supervision=Supervision(first_letter, chosen, steps, judged),
+        **arguments,
     )
 
 
-@pytest.mark.parametrize("judged", ["executed", "proposed"])
-def test_a_response_is_written_as_an_environment_is_stepped(judged: Any) -> None:
-    stepped, watched = supervised(judged=judged), supervised(judged=judged)
+@pytest.mark.parametrize(
+    ("judged", "more"), [("executed", {}), ("proposed", {}), ("executed", {"personal": 3})]
+)
+def test_a_response_is_written_as_an_environment_is_stepped(
+    judged: Any, more: dict[str, Any]
+) -> None:
+    stepped, watched = (supervised(judged=judged, **more) for _ in range(2))
     layout = stepped.get_wrapper_attr("layout")
     proposals = np.random.default_rng(0).integers(
         1, layout.codec.size, (16, layout.response_tokens)
@@ -50,7 +58,8 @@ def test_a_response_is_written_as_an_environment_is_stepped(judged: Any) -> None
     stepped.reset(seed=3)
     watched.reset(seed=3)
     running = find_attribute(watched, "running")
-    takeovers = Takeovers(running, layout, layout.split(watched.observations())[0])
+    seen = watched.observations()
+    takeovers = Takeovers(running, layout, layout.split(seen)[0], layout.person(seen))
     lanes, going_on = np.arange(16), np.ones(16, np.bool_)
     for step in range(layout.response_tokens):
         written = takeovers(lanes, step, proposals[:, step], going_on)

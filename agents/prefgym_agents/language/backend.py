@@ -148,14 +148,14 @@ class LanguageBackend:
         """Write and play a response in every lane; None when a callback asked to stop."""
         self._callback.on_rollout_start()
         seen = self.env.observations()
-        prompts = self.layout.split(seen)[0].copy()
+        prompts, person = self.layout.split(seen)[0].copy(), self.layout.person(seen)
         watching = None
         if self.running is not None:
-            watching = Takeovers(self.running, self.layout, prompts)
+            watching = Takeovers(self.running, self.layout, prompts, person)
         written = write(
             self.policy,
             self.layout,
-            addressed(self.model, prompts, self.layout.person(seen)),
+            addressed(self.model, prompts, person),
             generator=self._generators["write"],
             rows_at_once=self.config.generation_batch,
             anyone=self.processes.any if self.processes.sharded else None,

@@ -18,12 +18,17 @@ class Takeovers:
         running: of the environment, one lane for each response.
         layout: where prompts and responses stand.
         prompts: ``[lanes, P]``.
+        person: ``[lanes]``, for whom they write; None: for nobody in particular.
     """
 
     def __init__(
-        self, running: Running, layout: Layout, prompts: Int[np.ndarray, " lanes prompt"]
+        self,
+        running: Running,
+        layout: Layout,
+        prompts: Int[np.ndarray, " lanes prompt"],
+        person: Int[np.ndarray, " lanes"] | None = None,
     ) -> None:
-        self.running, self.layout, self.prompts = running, layout, prompts
+        self.running, self.layout, self.prompts, self.person = running, layout, prompts, person
         shape = (len(prompts), layout.response_tokens)
         self.tokens = np.full(shape, layout.codec.pad, np.int64)
         self.factors = {name: np.zeros(shape) for name in running.factor_names}
@@ -49,7 +54,8 @@ class Takeovers:
         acting[lanes] = going_on
         proposed = np.zeros(count, np.int64)
         proposed[lanes] = chosen
-        seen = layout.observations(self.prompts, self.tokens, np.full(count, step))
+        lengths = np.full(count, step)
+        seen = layout.observations(self.prompts, self.tokens, lengths, self.person)
         decided = self.running.before(seen, proposed, acting)
         ended = acting & (
             (decided.actions == layout.codec.eos) | (step == layout.response_tokens - 1)
