@@ -201,6 +201,32 @@ def test_nobody_at_the_first_contact_is_an_error(judges: Any) -> None:
         judges(url).answers(PROMPTS)
 
 
+def test_somebody_else_at_the_first_contact_is_an_error(judges: Any) -> None:
+    with (
+        endpoint(listing=Said(cut=True)) as server,
+        pytest.raises(ValueError, match=r"Nobody answers at .*closed before the response"),
+    ):
+        judges(server.url).check()
+
+
+@pytest.mark.parametrize("status", [404, 405, 429, 503])
+def test_an_endpoint_without_a_list_of_models_is_asked(status: int, judges: Any) -> None:
+    with endpoint(listing=Said(status=status)) as server:
+        assert judges(server.url).answers(PROMPTS) == RIGHT
+
+
+def test_a_key_can_be_set_after_the_error(judges: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with endpoint() as server:
+        judge = judges(server.url)
+        server.listing = Said(status=401)
+        with pytest.raises(ValueError, match="holds none; set it"):
+            judge.answers(PROMPTS)
+        server.listing = Said()
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        assert judge.answers(PROMPTS) == RIGHT
+    assert {one["authorization"] for one in server.headers} == {f"Bearer {KEY}"}
+
+
 def test_a_wrong_model_is_an_error(judges: Any) -> None:
     with (
         endpoint(models=("llama-8b", "qwen")) as server,

@@ -30,6 +30,8 @@ FAULTS = (
 """What can come instead of an answer."""
 _PASSING = frozenset(FAULTS[:6])
 """Faults after which asking again may help."""
+_SPEAKS = frozenset(("rate_limits", "server_errors", "refused", "unknown_model"))
+"""Faults of the list of models that leave hope for questions: some endpoints have no list."""
 _TOGETHER_S = 0.02
 """Answers of that time are handed over together."""
 
@@ -173,7 +175,11 @@ class EndpointJudge:
         """
         self._connect()
         assert self._background is not None
-        self._background.start(self._check()).result()
+        try:
+            self._background.start(self._check()).result()
+        except ValueError:
+            self.close()  # the key is read again the next time
+            raise
 
     def answers(self, prompts: Sequence[str]) -> list[str | None]:
         """The answers, in the order of the prompts; None where none came.
@@ -207,6 +213,9 @@ class EndpointJudge:
         finally:
             asking.cancel()
         asking.result()
+        if batch.error is not None:
+            self.close()
+            raise batch.error
 
     def close(self) -> None:
         """Hang up; the next question connects anew."""
@@ -257,8 +266,7 @@ class EndpointJudge:
                 break
             await asyncio.sleep(self.patience.pause_s("", attempt))
         if not isinstance(listed, list):
-            passing = listed.fault in _PASSING and listed.fault not in ("unreachable", "timeouts")
-            if not passing and listed.fault not in ("unknown_model", "refused"):
+            if listed.fault not in _SPEAKS:
                 raise hopeless(self, listed.fault, listed.words)
             listed = []  # it speaks, but does not list its models
         self.model = only_model(self.url, self.model, listed)
@@ -270,8 +278,6 @@ class EndpointJudge:
             await asyncio.gather(*(self._ask_some(batch) for _ in range(at_once)))
         finally:
             batch.hand_over()
-        if batch.error is not None:
-            raise batch.error
 
     async def _ask_some(self, batch: _Batch) -> None:
         for number, prompt in batch.waiting:
