@@ -33,7 +33,7 @@ Metrics: ``pref/labelled`` (comparisons asked so far), ``spo/win_rate`` (mean of
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.learner import Learner
 from prefgym_agents.opponents import Queue, drawn_opponents, may_meet
 from prefgym_agents.reservoir import AveragePolicy, Reservoir
+from prefgym_agents.worth import Worth
 
 Compare = Literal["episodes", "segments"]
 Opponents = Literal["queue", "group"]
@@ -110,27 +111,6 @@ PRESETS: dict[str, Config] = {
     "group": Config(opponents="group"),
     "segments": Config(compare="segments", queue=50, comparisons=10),
 }
-
-
-class Worth(NamedTuple):
-    """What steps of some episodes are worth."""
-
-    episodes: Int[np.ndarray, " episodes"]
-    """Their numbers, sorted."""
-    steps: Float[np.ndarray, " episodes steps"]
-    """By their place in the episode."""
-
-    def of(self, segments: Segments) -> Float[np.ndarray, " batch steps"]:
-        """That of the steps of segments; 0 for other episodes."""
-        if not len(self.episodes):
-            return np.zeros(segments.mask.shape)
-        episode, start = np.asarray(segments.episode), np.asarray(segments.start)
-        row = np.minimum(np.searchsorted(self.episodes, episode), len(self.episodes) - 1)
-        step = start[:, None] + np.arange(segments.steps)
-        known = (self.episodes[row] == episode)[:, None] & (step < self.steps.shape[1])
-        found = self.steps[row[:, None], np.minimum(step, self.steps.shape[1] - 1)]
-        worth: np.ndarray = np.where(known & np.asarray(segments.mask), found, 0.0)
-        return worth
 
 
 class SPO(Learner):

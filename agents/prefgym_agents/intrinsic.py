@@ -1,0 +1,294 @@
+"""Intrinsic rewards from a judge of captions: what happens is named, and somebody says what helps.
+
+Sources: Zheng et al. (2024), "Online intrinsic rewards for decision making agents from large
+language model feedback", arXiv:2410.23022 (ONI); Klissarov et al. (2023), "Motif: intrinsic
+motivation from artificial intelligence feedback", arXiv:2310.00166.
+
+    act; captions that are new go to the annotator, newest first
+    labels that came back teach a model of captions
+    r = c_ext · r_ext + c_int · r_int(caption) / N^k     N: how often in this episode, so far
+    improve the policy for r
+
+ONI does this from the first step on, and never waits for the annotator. Motif labels first
+(``label_steps``), fits once, and then freezes the model (``freeze``).
+
+The count makes the reward depend on what happened before in the episode, so that the policy must
+see the counts (``counts=`` of the environment) or remember: otherwise it collects what is left of
+a reward for ever.
+
+Metrics: ``rater/...`` (the annotator's counts), ``reward_model/...`` (the caption model's),
+``intrinsic/reward`` (mean of r_int / N^k over the steps), ``intrinsic/captions`` (different ones so
+far), ``intrinsic/told`` (share of the steps in which something happened).
+"""
+
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from prefgym.annotation import Annotator, Inline
+from prefgym.captions import CAPTION, Captions
+from prefgym.models.caption_models import Classification, Ranking, Retrieval
+from prefgym.names import lookup
+from prefgym.rewards import count_discount
+from prefgym.segments import Segments
+from prefgym.wrappers.inner import find_attribute
+from prefgym_agents.backend import PolicyBackend
+from prefgym_agents.learner import Learner
+from prefgym_agents.worth import Worth
+
+Model = Literal["retrieval", "classification", "ranking"]
+MODELS: dict[Model, str] = {
+    "retrieval": "helpful",
+    "classification": "helpful",
+    "ranking": "ranking",
+}
+"""Models of captions, and what each wants to be told."""
+PATIENCE_S = 30.0
+"""So long the labels that come first are waited for while none comes."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of intrinsic rewards."""
+
+    model: Model = "retrieval"
+    """What labels teach: a table, a classifier, or rewards that explain which of two is better."""
+    extrinsic: float = 1.0
+    """c_ext, of the task's own reward; 0 leaves it out."""
+    intrinsic: float = 0.1
+    """c_int."""
+    exponent: float = 3.0
+    """k: 0 pays every time alike, infinity the first time alone."""
+    encoder: Literal["words", "characters"] = "words"
+    """How a network reads a caption."""
+    threshold: float | None = None
+    """Of classification: the least probability (½ by default); of ranking: what is less, in
+    deviations, is 0 (−½ by default)."""
+    normalise: Literal["running", "unique", "published"] = "running"
+    """Of ranking: by what was seen so far, by each different caption once (Motif), or not at all,
+    as the published program does by a slip."""
+    label_steps: int = 0
+    """Steps in the beginning in which nothing but captions is learned about (Motif)."""
+    fit_steps: int | None = None
+    """Gradient steps on the labels of that time; None: as always when labels come."""
+    freeze: bool = False
+    """Ask and learn nothing more of captions afterwards (Motif)."""
+    seed: int = 0
+    """Of the caption model."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that can never work."""
+        lookup(self.model, MODELS, "setting of model=")
+        for name in ("extrinsic", "intrinsic", "exponent", "label_steps"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}; wanted 0 or more.")
+        if self.freeze and not self.label_steps:
+            raise ValueError(
+                "freeze=True with label_steps=0 would learn nothing; give label_steps."
+            )
+
+
+PRESETS: dict[str, Config] = {
+    "retrieval": Config(),
+    "classification": Config(model="classification"),
+    "ranking": Config(model="ranking"),
+    "motif": Config(
+        model="ranking", normalise="unique", label_steps=20_000, fit_steps=1_000, freeze=True
+    ),
+}
+SETTINGS = {one.name: one for one in fields(Config)}
+
+
+def caption_model(config: Config) -> Any:
+    """The model of captions that the settings describe."""
+    given = {} if config.threshold is None else {"threshold": config.threshold}
+    if config.model == "retrieval":
+        return Retrieval()
+    if config.model == "classification":
+        return Classification(encoder=config.encoder, seed=config.seed, **given)
+    return Ranking(normalise=config.normalise, encoder=config.encoder, seed=config.seed, **given)
+
+
+class Intrinsic(Learner):
+    """Reinforcement learning on the task's reward and on what a judge says of captions.
+
+    Args:
+        policy: acts in an environment that tells captions.
+        annotator: who has captions judged, of the kind that the model wants ("helpful", or
+            "ranking" for ``model="ranking"``). It belongs to its maker, who closes it.
+        config: the settings, or the name of a preset: retrieval, classification, ranking or motif.
+        tensorboard_log: folder for TensorBoard.
+        verbose: 1 prints tables.
+        **changes: single settings that differ from ``config``.
+
+    Raises:
+        ValueError: unknown settings, an environment without captions, or an annotator of another
+            kind.
+    """
+
+    def __init__(
+        self,
+        policy: PolicyBackend,
+        annotator: Annotator | Inline,
+        config: Config | str = "retrieval",
+        *,
+        tensorboard_log: str | Path | None = None,
+        verbose: int = 0,
+        **changes: Any,
+    ) -> None:
+        super().__init__(policy, tensorboard_log, verbose)
+        chosen = lookup(config, PRESETS, "preset") if isinstance(config, str) else config
+        for name in changes:
+            lookup(name, SETTINGS, "setting of Intrinsic")
+        self.config = replace(chosen, **changes)
+        self.store = self.env.store
+        captions: Captions | None = find_attribute(self.env, "captions")
+        if captions is None or CAPTION not in self.store.factor_names:
+            raise ValueError(
+                "Intrinsic: this environment tells no captions; choose one that does, such as"
+                " prefgym/DoorKey-8x8-v0, or make a text id with captions=True."
+            )
+        if annotator.kind != MODELS[self.config.model]:
+            raise ValueError(
+                f"Intrinsic: the annotator asks questions of kind {annotator.kind!r}, and"
+                f" model={self.config.model!r} learns from {MODELS[self.config.model]!r}; make it"
+                f" with kind={MODELS[self.config.model]!r}."
+            )
+        self.env.stop_emitting()
+        self.captions = captions
+        self.annotator = annotator
+        self.model = caption_model(self.config)
+        self.frozen = False
+        """Whether captions are learned about no more."""
+
+    # -- the algorithm ------------------------------------------------------------------------
+
+    def step(self, total_timesteps: int) -> dict[str, float] | None:
+        """Act; have captions judged; learn from the labels that came; improve the policy."""
+        with self.clock("env"):
+            segments = self.policy.collect()
+        if segments is None:
+            return None
+        seen = self._seen(segments)
+        told = {} if self.frozen else self._learned(seen)
+        if self.num_timesteps < self.config.label_steps:
+            return {**told, **self._metrics(segments)}
+        if self.config.freeze and not self.frozen:
+            told |= self._last_labels()
+        with self.clock("reward_model"):
+            curiosity = self.intrinsic(segments)
+        with self.clock("policy"):
+            if self.policy.has_replay and told:
+                self.policy.relabel(self.rewards)
+            metrics = self.policy.update(segments, self._sum(segments, curiosity))
+        earned = {"intrinsic/reward": float(curiosity[np.asarray(segments.mask)].mean())}
+        return {**metrics, **told, **earned, **self._metrics(segments)}
+
+    def rewards(self, segments: Segments) -> Float[np.ndarray, " batch steps"]:
+        """What each step earns, ``[B, T]``."""
+        return self._sum(segments, self.intrinsic(segments))
+
+    def _sum(self, segments: Segments, curiosity: np.ndarray) -> np.ndarray:
+        worth = self.config.intrinsic * curiosity
+        if self.config.extrinsic:
+            worth = worth + self.config.extrinsic * np.asarray(segments.rewards)
+        return worth
+
+    def intrinsic(self, segments: Segments) -> Float[np.ndarray, " batch steps"]:
+        """r_int / N^k of each step, counted from the beginning of its episode."""
+        episodes = np.unique(np.asarray(segments.episode))
+        index = self.store.whole(episodes)
+        whole = self.store.segments(index, int(index.length.max())).numpy()
+        events = np.where(whole.mask, whole.factors[CAPTION], 0).astype(np.int64)
+        numbers, place = np.unique(events, return_inverse=True)
+        each = self.model.rewards(self.captions.texts(numbers))[place.reshape(events.shape)]
+        counted = count_discount(
+            *(torch.as_tensor(one) for one in (each, events, whole.mask)), self.config.exponent
+        )
+        return Worth(index.episode, counted.numpy()).of(segments)
+
+    # -- captions -----------------------------------------------------------------------------
+
+    def _seen(self, segments: Segments) -> list[str]:
+        """What was told, in the order of time."""
+        plain = segments.numpy()
+        return self.captions.texts(plain.factors[CAPTION].T[plain.mask.T])
+
+    def _learned(self, seen: list[str]) -> dict[str, float]:
+        """Offer what the model wants to know; learn from the labels that are there."""
+        with self.clock("rater"):
+            self._offer(self.model.wants(seen, self.annotator.counts()["waiting"]))
+            labels = self.annotator.labels()
+        with self.clock("reward_model"):
+            return _named("reward_model", self.model.learn(labels, seen=seen))
+
+    def _offer(self, wanted: list[Any]) -> None:
+        if self.annotator.kind == "ranking":
+            self.annotator.offer_pairs(wanted)
+        else:
+            self.annotator.offer(wanted)
+
+    def _last_labels(self) -> dict[str, float]:
+        """Wait for the labels that were asked for, learn from them, and freeze the model."""
+        began, left = time.monotonic(), self.annotator.counts()["waiting"]
+        told: dict[str, float] = {}
+        while left and time.monotonic() - began < PATIENCE_S:
+            self._offer([])
+            now = self.annotator.counts()["waiting"]
+            if now < left:
+                began, left = time.monotonic(), now
+            elif isinstance(self.annotator, Annotator):
+                time.sleep(0.05)
+            else:
+                break  # it answers at once what it ever will
+        if left:
+            warnings.warn(
+                f"Intrinsic: {left} captions have no label, and the model of captions is frozen"
+                " without them; look whether the judge answers, or label for longer.",
+                stacklevel=3,
+            )
+        with self.clock("reward_model"):
+            labels = self.annotator.labels()
+            told = self.model.learn(labels, steps=self.config.fit_steps)
+        self.frozen = True
+        return _named("reward_model", told)
+
+    def _metrics(self, segments: Segments) -> dict[str, float]:
+        mask = np.asarray(segments.mask)
+        counts = {name: float(one) for name, one in self.annotator.counts().items()}
+        return {
+            **_named("rater", counts),
+            "intrinsic/captions": float(len(self.captions) - 1),
+            "intrinsic/told": float((np.asarray(segments.factors[CAPTION])[mask] > 0).mean()),
+        }
+
+    # -- keeping ------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """The model of captions, what waits for a label, and whether all that is over."""
+        return {
+            "model": self.model.get_state(),
+            "annotator": self.annotator.get_state(),
+            "frozen": self.frozen,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to a :meth:`state`."""
+        self.model.set_state(state["model"])
+        self.annotator.set_state(state["annotator"])
+        self.frozen = state["frozen"]
+
+
+def _named(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics under one heading, whether they stand there already or not."""
+    return {
+        name if name.startswith(f"{prefix}/") else f"{prefix}/{name}": float(one)
+        for name, one in metrics.items()
+    }
