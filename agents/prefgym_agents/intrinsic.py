@@ -108,7 +108,7 @@ SETTINGS = {one.name: one for one in fields(Config)}
 
 def caption_model(config: Config) -> Any:
     """The model of captions that the settings describe."""
-    given = {} if config.threshold is None else {"threshold": config.threshold}
+    given: dict[str, Any] = {} if config.threshold is None else {"threshold": config.threshold}
     if config.model == "retrieval":
         return Retrieval()
     if config.model == "classification":
@@ -210,7 +210,10 @@ class Intrinsic(Learner):
         numbers, place = np.unique(events, return_inverse=True)
         each = self.model.rewards(self.captions.texts(numbers))[place.reshape(events.shape)]
         counted = count_discount(
-            *(torch.as_tensor(one) for one in (each, events, whole.mask)), self.config.exponent
+            torch.as_tensor(each),
+            torch.as_tensor(events),
+            torch.as_tensor(whole.mask),
+            self.config.exponent,
         )
         return Worth(index.episode, counted.numpy()).of(segments)
 
