@@ -167,8 +167,7 @@ def train(words: list[str]) -> int:
         )
     lookup(words[0], configs.KINDS, "learner")
     config = _parsed(words[0], words[1:])
-    learner = configs.build(config)  # what is wrong with the settings is said before a run begins
-    learner.env.close()
+    configs.build(config).close()  # what is wrong with the settings is said before a run begins
     folder = config.out or _new_folder(config)
     runs.create(folder, configs.plain(config))
     return _train(folder, config.quiet)
@@ -295,18 +294,21 @@ def _train(folder: Path, quiet: bool) -> int:
         asked = Pretraining(config.env, folder / START, seed=config.seed)
         _pretrain(asked, console, **configs.environment_arguments(config))
     learner = configs.build(config, folder / "preferences")
-    finished = runs.train(
-        folder,
-        learner,
-        config.steps,
-        checkpoint_every=config.checkpoint_every,
-        quiet=quiet,
-    )
-    console.print(runs.time_budget(learner))
-    if not finished:
-        console.print(f"stopped and saved; go on with: prefgym train --resume {folder}")
-        return 130
-    summary = _summary(config, learner)
+    try:
+        finished = runs.train(
+            folder,
+            learner,
+            config.steps,
+            checkpoint_every=config.checkpoint_every,
+            quiet=quiet,
+        )
+        console.print(runs.time_budget(learner))
+        if not finished:
+            console.print(f"stopped and saved; go on with: prefgym train --resume {folder}")
+            return 130
+        summary = _summary(config, learner)
+    finally:
+        learner.close()
     checkpoints.write_json(folder / "summary.json", summary)
     console.print(
         f"true return {summary['true_return']:.1f} over {summary['episodes']} fresh episodes"
@@ -357,7 +359,7 @@ def _summary(config: configs.Run, learner: Learner) -> dict[str, Any]:
     floor = true_returns(RandomPolicy(actions), config.env, **asked)
     return {
         "env": config.env,
-        "rater": learner.env.preferences.meaning if config.rater is None else config.rater,
+        "rater": _who_answers(config, learner),
         "seed": config.seed,
         "steps": learner.num_timesteps,
         "labels": getattr(learner, "labels", learner.env.elicitor.labels_given),
@@ -368,6 +370,12 @@ def _summary(config: configs.Run, learner: Learner) -> dict[str, Any]:
         "prefgym": prefgym.__version__,
         **learner.clock.metrics(),
     }
+
+
+def _who_answers(config: configs.Run, learner: Learner) -> str:
+    if isinstance(config, configs.IntrinsicRun):
+        return config.judge
+    return config.rater or str(learner.env.preferences.meaning)
 
 
 def _parsed(name: str, words: list[str]) -> configs.Run:

@@ -15,17 +15,19 @@ from typing import Any
 import gymnasium as gym
 import torch
 
+from prefgym.annotation import Annotator, Inline
 from prefgym.comparisons import PreferenceDataset
 from prefgym.interventions import Random, Supervision
 from prefgym.interventions.supervision import Judged
 from prefgym.names import lookup
 from prefgym.registration import ENVIRONMENTS
-from prefgym_agents import direct, heron, imitation, reward_learning, rlif, spo
+from prefgym_agents import direct, heron, imitation, intrinsic, reward_learning, rlif, spo
+from prefgym_agents.annotators import annotator_of
 from prefgym_agents.backends import make_backend
 from prefgym_agents.learner import Learner
 from prefgym_agents.runs import RunError
 from prefgym_agents.supervisors import Supervisor, expert_of, supervision_of
-from prefgym_agents.tuned import environment_settings, writes_text
+from prefgym_agents.tuned import MINIGRID, environment_settings, writes_text
 
 HIERARCHY = "heron"
 """The rater that compares factors."""
@@ -154,6 +156,22 @@ class ImitationRun(SupervisedRun):
 
 
 @dataclass(frozen=True)
+class IntrinsicRun(Run):
+    """Learn from the task's reward and from what a judge says of captions: ONI and Motif."""
+
+    env: str = "prefgym/DoorKey-8x8-v0"
+    """Id of an environment that tells captions: MiniGrid, or text that has phrases."""
+    judge: str = "rules"
+    """Who judges captions: rules (words of the goal and what leads to it), openai:URL or
+    openai:MODEL@URL (any OpenAI-compatible endpoint; the key is read from OPENAI_API_KEY), or
+    path:FOLDER (a language model of this machine)."""
+    goal: str = ""
+    """What captions are judged by, in words, as in --goal "open the door"."""
+    learner: intrinsic.Config = field(default_factory=intrinsic.Config)
+    """Single settings that differ from the preset (retrieval, classification, ranking, motif)."""
+
+
+@dataclass(frozen=True)
 class Kind:
     """A learner as the command line knows it."""
 
@@ -171,6 +189,7 @@ KINDS: dict[str, Kind] = {
     "direct": Kind(DirectRun, direct.PRESETS, direct.DirectPreference),
     "rlif": Kind(RLIFRun, {"default": rlif.Config()}, rlif.RLIF),
     "imitation": Kind(ImitationRun, imitation.PRESETS, imitation.Imitation),
+    "intrinsic": Kind(IntrinsicRun, intrinsic.PRESETS, intrinsic.Intrinsic),
 }
 """Name on the command line -> learner."""
 
@@ -200,12 +219,22 @@ def build(config: Run, directory: Path | None = None) -> Learner:
     arguments |= environment_arguments(config)
     if isinstance(config, SupervisedRun):
         arguments["supervision"] = _supervision(config, settings)
+    annotator = _annotator(config, settings, directory)
     env = gym.make_vec(config.env, budget=config.labels, directory=directory, **arguments)
     backend = make_backend(
         env, config.env, config.algorithm or _algorithm(config, env),
         model=config.language_model, seed=config.seed, device=config.device,
     )  # fmt: skip
-    return KINDS[kind_of(config)].make(backend, settings, **_data(config))
+    return KINDS[kind_of(config)].make(backend, *annotator, settings, **_data(config))
+
+
+def _annotator(config: Run, learner: Any, directory: Path | None) -> list[Annotator | Inline]:
+    """Who has captions judged, in a run where somebody does."""
+    if not isinstance(config, IntrinsicRun):
+        return []
+    kind = intrinsic.MODELS[learner.model]
+    folder = None if directory is None else directory.with_name("annotations")
+    return [annotator_of(config.judge, config.goal, kind, folder)]
 
 
 def _algorithm(config: Run, env: Any) -> str | None:
@@ -301,8 +330,16 @@ def settled(config: Run) -> Run:
 
 
 def environment_arguments(config: Run) -> dict[str, Any]:
-    """Arguments of the environment that a run was asked to have, wherever it is made."""
-    return _read(config.env_args)
+    """Arguments of the environment that a run was asked to have, wherever it is made.
+
+    Where captions are rewarded, text tells them, and a grid shows how often each was told.
+    """
+    usual: dict[str, Any] = {}
+    if isinstance(config, IntrinsicRun) and writes_text(config.env):
+        usual = {"captions": True}
+    elif isinstance(config, IntrinsicRun) and config.env in MINIGRID:
+        usual = {"counts": 4}
+    return usual | _read(config.env_args)
 
 
 def _read(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from prefgym_agents.learner import Learner
 from prefgym_agents.worth import Worth
 
 Model = Literal["retrieval", "classification", "ranking"]
-MODELS: dict[Model, str] = {
+MODELS: dict[str, str] = {
     "retrieval": "helpful",
     "classification": "helpful",
     "ranking": "ranking",
@@ -122,7 +122,7 @@ class Intrinsic(Learner):
     Args:
         policy: acts in an environment that tells captions.
         annotator: who has captions judged, of the kind that the model wants ("helpful", or
-            "ranking" for ``model="ranking"``). It belongs to its maker, who closes it.
+            "ranking" for ``model="ranking"``).
         config: the settings, or the name of a preset: retrieval, classification, ranking or motif.
         tensorboard_log: folder for TensorBoard.
         verbose: 1 prints tables.
@@ -273,6 +273,16 @@ class Intrinsic(Learner):
         }
 
     # -- keeping ------------------------------------------------------------------------------
+
+    @property
+    def labels(self) -> int:
+        """Labels of captions, or of pairs, so far."""
+        return self.annotator.counts()["labelled"]
+
+    def close(self) -> None:
+        """Close the environment, and end the annotator."""
+        super().close()
+        self.annotator.close()
 
     def state(self) -> dict[str, Any]:
         """The model of captions, what waits for a label, and whether all that is over."""

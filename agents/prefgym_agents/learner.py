@@ -193,6 +193,10 @@ class Learner(ABC):
         """Actions for observations, as Stable-Baselines3 has it."""
         return self.policy.predict(observation, state, episode_start, deterministic)
 
+    def close(self) -> None:
+        """Close the environment, and whatever else works for this learner alone."""
+        self.env.close()
+
     def get_state(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit: policy, environment, learner, generators."""
         # The policy comes last in set_state: it puts the global generators back.

@@ -26,6 +26,22 @@ _TRAFFIC_PPO: dict[str, Any] = {
     "normalise_observations": True,
 }
 
+_MINIGRID_PPO: dict[str, Any] = {
+    "n_steps": 128,
+    "batch_size": 256,
+    "n_epochs": 4,
+    "learning_rate": 5e-4,
+    "gamma": 0.99,
+    "ent_coef": 0.01,
+}
+MINIGRID = tuple(
+    f"prefgym/{name}-v0"
+    for name in (
+        *("Empty-8x8", "DoorKey-5x5", "DoorKey-6x6", "DoorKey-8x8", "KeyCorridorS3R2"),
+        *("KeyCorridorS3R3", "UnlockPickup", "MultiRoom-N2-S4"),
+    )
+)
+
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "PPO": {
         "default": {"n_steps": 256, "batch_size": 64, "n_epochs": 10},
@@ -43,6 +59,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
             f"prefgym/{name}-v0": _MUJOCO_PPO
             for name in ("Reacher", "HalfCheetah", "Walker2d", "Ant")
         },
+        **dict.fromkeys(MINIGRID, _MINIGRID_PPO),
         "prefgym/Traffic-v0": _TRAFFIC_PPO,
         "prefgym/TrafficGrid-v0": _TRAFFIC_PPO,
         "prefgym/Hopper-v0": {

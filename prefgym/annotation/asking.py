@@ -13,9 +13,12 @@ from prefgym.annotation.labels import Labelled, Question
 class CaptionRater(Protocol):
     """Whoever judges captions, such as ``prefgym.raters.language.LanguageRater``."""
 
-    counts: Any
-    """A dict of numbers that only grow: "unparsable" (answers that say nothing), "blank" (captions
-    that do), ..."""
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers that only grow: "unparsable" (answers that say nothing), "blank" (captions that
+        do), ...
+        """
+        ...
 
     def helpful(self, captions: Sequence[str]) -> np.ndarray:
         """1, 0 or NaN (no answer) for each."""
