@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,9 +15,7 @@ class CaptionRater(Protocol):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Numbers that only grow: "unparsable" (answers that say nothing), "blank" (captions that
-        do), ...
-        """
+        """Numbers that only grow: "unparsable" (answers that say nothing), "blank", ..."""
         ...
 
     def helpful(self, captions: Sequence[str]) -> np.ndarray:
