@@ -21,7 +21,7 @@ PACKAGES = tuple(ROOT / one for one in ("prefgym", "agents/prefgym_agents", "env
 FOLDERS = ("prefgym", "agents", "envs", "tests", "benchmarks", "notebooks", "docs", ".ci")
 WRITTEN = {".py", ".md", ".toml", ".txt", ".yaml", ".cff", ".json", ".csv", ".ipynb", ".sh", ""}
 
-LEARNERS = ("oracle", "reward_learning", "direct", "spo", "heron", "rlif")
+LEARNERS = ("oracle", "reward_learning", "direct", "spo", "heron", "rlif", "intrinsic")
 """Files of prefgym_agents that must read the same for a robot and for a language model."""
 BACKENDS = (
     *("prefgym_agents.sb3", "prefgym_agents.tabular", "prefgym_agents.language"),
