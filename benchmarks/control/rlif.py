@@ -13,10 +13,9 @@ RLIF is given, except for HG-DAgger's.
 
 Departures from Luo et al. (2023), arXiv:2311.12996: far fewer steps than their million, two layers
 of 128, four critics, one update per step, no demonstrations, and textbook forms of the baselines.
-Returns are
-normalised as grades are (0: random actions, 100: the reference score of D4RL), and the table stands
-beside the paper's, whose experts have other grades.
-Every run is a file of its own under ``benchmarks/results/control_rlif/``.
+Returns are normalised as grades are (0: random actions, 100: the reference score of D4RL), and the
+table (in ``docs/experts.md``, by ``python -m benchmarks.tables``) stands beside the paper's. Every
+run is a file of its own under ``benchmarks/results/control_rlif/``.
 """
 
 from collections.abc import Callable
@@ -27,7 +26,8 @@ from benchmarks.control.curves import Curves
 STEPS, LANES = 30_000, 4
 MARGIN, RATE = 0.02, 0.5
 GRADES = ("best", "middle", "worst")
-"""Of the three experts of a file."""
+EXPERTS = {"Hopper": (110, 70, 20), "Walker2d": (110, 40, 15)}
+"""What was asked for when they were made, as in the paper; ``load_expert`` says what came of it."""
 METHODS = ("RLIF value", "RLIF random", "HG-DAgger", "DAgger", "BC")
 CONDITIONS = tuple(f"{method} {grade}" for grade in GRADES for method in METHODS)
 PAPER = {
@@ -58,7 +58,7 @@ def make(env_id: str, condition: str, seed: int) -> Any:
         Random,
         Supervision,
         ValueBased,
-        load_experts,
+        load_expert,
         reference_critic,
     )
     from prefgym_agents.imitation import Imitation, whole_episodes
@@ -66,7 +66,8 @@ def make(env_id: str, condition: str, seed: int) -> Any:
     from prefgym_agents.sb3 import sb3_backend
 
     method, _, grade = condition.rpartition(" ")
-    expert = load_experts(env_id)[GRADES.index(grade)]
+    task = env_id.removeprefix("prefgym/").removesuffix("-v0")
+    expert = load_expert(task, EXPERTS[task][GRADES.index(grade)])
     watching = ValueBased(reference_critic(env_id), MARGIN)
     supervisions: dict[str, Callable[[], Any]] = {
         "RLIF value": lambda: Supervision(expert, watching),
