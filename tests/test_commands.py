@@ -185,11 +185,13 @@ WATCHED = [
     "imitation --env prefgym/Pendulum-v0 --steps 2500 --labels 300",
     "imitation --env prefgym/Pendulum-v0 --steps 2500 --preset dagger",
     "imitation --env prefgym/Pendulum-v0 --steps 2500 --preset hg_dagger",
+    "intrinsic --env prefgym/DoorKey-5x5-v0 --goal door --steps 1100",
+    "intrinsic --env prefgym/TextPolite-v0 --goal thanks --preset ranking --steps 700",
 ]
 
 
 @pytest.mark.parametrize("words", WATCHED)
-def test_who_watches_can_be_said_on_the_command_line(
+def test_who_watches_or_judges_can_be_said_on_the_command_line(
     words: str, run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["train", *words.split(), "--envs", "8", "--out", str(run_folder)]
@@ -281,6 +283,17 @@ def test_data_convert_writes_another_format(finished: Path, run_folder: Path) ->
         (["train", "rlif", "--supervisor.expert", "forty"], "is no grade"),
         (["train", "rlif", "--supervisor.expert", "41"], "has no expert of grade 41"),
         (["train", "rlif", "--algorithm", "PPO"], "cannot leave out"),
+        (["train", "intrinsic"], "The goal is ''"),
+        (["train", "intrinsic", "--goal", "x", "--judge", "me"], "Unknown judge 'me'"),
+        (["train", "intrinsic", "--goal", "x", "--judge", "path:none"], "holds no language model"),
+        (
+            ["train", "intrinsic", "--goal", "x", "--judge", "openai:m@http://127.0.0.1:9/v1"],
+            "127.0.0.1:9",
+        ),
+        (
+            ["train", "intrinsic", "--env", "prefgym/Pendulum-v0", "--goal", "x"],
+            "tells no captions",
+        ),
     ],
 )
 def test_mistakes_get_one_sentence_and_status_two(

@@ -4,6 +4,7 @@ The dataclasses are the configuration of a run, on the command line and from Pyt
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -149,7 +150,12 @@ def _factors(spec: EnvironmentSpec) -> str:
     """The named parts of an environment's reward, or what it cannot be made without."""
     if spec.needs:
         return f"(needs {', '.join(f'{name}=' for name in spec.needs)})"
-    env = gym.make(spec.id)
+    try:
+        env = gym.make(spec.id)
+    except ImportError:
+        if spec.extra is None:
+            raise
+        return f'(pip install "prefgym[{spec.extra}]")'
     names: tuple[str, ...] = env.get_wrapper_attr("store").factor_names
     env.close()
     return ", ".join(names)
@@ -400,7 +406,7 @@ def _parsed(name: str, words: list[str]) -> configs.Run:
 
 def _last(words: list[str], option: str) -> str:
     """The value that an option was given last, as `--option value` or `--option=value`; or ""."""
-    following = zip(words, [*words[1:], ""], strict=True)
+    following = pairwise([*words, ""])
     given = [w.partition("=")[2] or n for w, n in following if w.partition("=")[0] == option]
     return given[-1] if given else ""
 
