@@ -1,6 +1,6 @@
 """Every environment id, as strings: importing this loads no simulator and no learner."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium as gym
@@ -27,6 +27,8 @@ class EnvironmentSpec:
     reward_threshold: float | None = None
     needs: tuple[str, ...] = ()
     """Arguments without which it cannot be made."""
+    extra: str | None = None
+    """It lives on an optional package, which ``pip install "prefgym[<extra>]"`` brings."""
 
     @property
     def id(self) -> str:
@@ -74,6 +76,7 @@ ENVIRONMENTS: dict[str, EnvironmentSpec] = {
         _control("Hopper", 1000, 50, "locomotion"),
         _control("Walker2d", 1000, 50, "locomotion"),
         _control("Ant", 1000, 50, "locomotion"),
+        replace(_control("AdroitPen", 200, 50, "adroit"), extra="adroit"),
         _minigrid("Empty-8x8", 256),
         _minigrid("DoorKey-5x5", 250),
         _minigrid("DoorKey-6x6", 360),
@@ -82,6 +85,7 @@ ENVIRONMENTS: dict[str, EnvironmentSpec] = {
         _minigrid("KeyCorridorS3R3", 270),
         _minigrid("UnlockPickup", 288),
         _minigrid("MultiRoom-N2-S4", 40),
+        EnvironmentSpec("NetHack", "prefgym_envs.nethack", 5000, 20, 100, extra="nethack"),
         _traffic("Traffic", "single"),
         _traffic("TrafficGrid", "grid"),
         _text("Sort", 6),

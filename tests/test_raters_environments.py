@@ -19,7 +19,11 @@ from prefgym.wrappers import PreferenceEnv, PreferenceVectorEnv
 from prefgym.wrappers.inner import chosen_rater, find_attribute
 
 GRIDS = [one.id for one in ENVIRONMENTS.values() if one.module == "prefgym_envs.minigrid_tasks"]
-IDS = [one.id for one in ENVIRONMENTS.values() if not one.needs and one.id not in GRIDS[1:]]
+IDS = [
+    one.id
+    for one in ENVIRONMENTS.values()
+    if not one.needs and one.extra is None and one.id not in GRIDS[1:]
+]
 CONDORCET = "prefgym/Condorcet-v0"
 FAMILIES = {
     "classic control": "prefgym/Pendulum-v0",

@@ -117,6 +117,10 @@ HIERARCHIES: Final[dict[tuple[str, ...], str]] = {
         *("progress", "alive", "action2", "contact2", "joints_at_limit", "feet_on_floor"),
     ): "alive,progress,-joints_at_limit,-action2",
     (
+        *("distance", "similarity", "close", "success", "dropped", "action2", "steps"),
+    ): "success,close,-dropped,similarity",
+    ("score", "frozen", "died", "deeper", "health", "steps"): "-died,deeper,score,-frozen",
+    (
         *("queue_length", "waiting_time", "delay", "vehicles", "switches", "passed"),
     ): "-queue_length,-waiting_time,-delay,-vehicles,-switches,passed",
     ("goal", "delay", "opened", "picked_up", "bumped", "steps"): "goal,opened,picked_up,-bumped",
