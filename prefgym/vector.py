@@ -42,7 +42,9 @@ class ReplayableVectorEnv(VectorEnv[Any, Any, Any]):
         env_fns: Sequence[EnvFactory],
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     ) -> None:
-        self.envs = [make() for make in env_fns]
+        self.envs: list[gym.Env[Any, Any]] = []
+        for make in env_fns:  # one by one: if the last is refused, close() finds the others
+            self.envs.append(make())
         self.num_envs = len(self.envs)
         if self.num_envs < 1:
             raise ValueError("ReplayableVectorEnv got no factories; give one for each lane.")

@@ -105,7 +105,10 @@ class PreferenceVectorEnv(gym.vector.VectorWrapper):
 
     def close(self, **kwargs: Any) -> None:
         """Close all lanes, and let another process write to the directory of the answers."""
-        self.preferences.close()
+        if hasattr(
+            self, "elicitor"
+        ):  # Gymnasium 1.2 closes what was refused while it was made, too
+            self.preferences.close()
         super().close(**kwargs)
 
     def get_wrapper_attr(self, name: str) -> Any:
