@@ -9,13 +9,17 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 import prefgym  # noqa: F401
 from benchmarks.claims import leak
+from prefgym.annotation import Inline
 from prefgym.comparisons import Comparisons
 from prefgym.interventions import Random, Supervision
+from prefgym.judges import RuleJudge
+from prefgym.raters.language import LanguageRater
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.demonstrations import recorded
 from prefgym_agents.direct import DirectPreference
 from prefgym_agents.heron import HERON
 from prefgym_agents.imitation import Imitation, whole_episodes
+from prefgym_agents.intrinsic import Intrinsic
 from prefgym_agents.learner import Learner
 from prefgym_agents.oracle import TrueReward
 from prefgym_agents.reward_learning import RewardLearning
@@ -25,6 +29,7 @@ from prefgym_agents.spo import SPO
 from prefgym_agents.tabular import TabularQ
 
 CONTROL, GRID, TEXT = "prefgym/Pendulum-v0", "prefgym/Delivery-v0", "prefgym/TextCopy-v0"
+CAPTIONED = "prefgym/DoorKey-5x5-v0"
 
 
 def place(policy: PolicyBackend) -> str:
@@ -80,6 +85,9 @@ LEARNERS: dict[str, Any] = {
     "behaviour cloning": lambda backend: Imitation(backend, "bc", gradient_steps=2),
     "DAgger": lambda backend: Imitation(backend, "dagger", labels=300, gradient_steps=2),
     "HG-DAgger": lambda backend: Imitation(backend, "hg_dagger", gradient_steps=2),
+    "intrinsic rewards": lambda backend: Intrinsic(
+        backend, Inline(LanguageRater(RuleJudge(), "open the door, or say b")), "classification"
+    ),
 }
 """Every learner, small; a new one is tested by being named here."""
 
@@ -99,6 +107,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "behaviour cloning": {"supervision": whole_episodes(still)},
     "DAgger": {"supervision": Supervision(still, Random(0.0))},
     "HG-DAgger": {"supervision": SEEN["executed"]},
+    "intrinsic rewards": {"captions": True},
 }
 """Of the environment, by learners that want a rater of their own, or somebody who watches."""
 
@@ -108,7 +117,8 @@ def grid(seed: int, asked: Any) -> PolicyBackend:
 
 
 def control(algorithm: str, seed: int, asked: Any, **settings: Any) -> PolicyBackend:
-    env = gym.make_vec(CONTROL, num_envs=2, segment_steps=10, **asked)
+    place = CAPTIONED if "captions" in asked else CONTROL
+    env = gym.make_vec(place, num_envs=2, segment_steps=10, **asked)
     return sb3_backend(algorithm, env, seed=seed, policy_kwargs={"net_arch": [16]}, **settings)
 
 
@@ -139,6 +149,8 @@ def fits(name: str, backend: str) -> bool:
     """Whether a learner can be had on a backend at all."""
     if name in SUPERVISED and backend in WRITING:
         return name in ("RLIF", "RLIF as the paper blames")  # all else wants replay or observations
+    if "captions" in ASKED.get(name, {}):
+        return backend == "SB3's PPO" or backend in WRITING  # it acts by one of a few actions
     if name in IMITATING or name == "direct":
         return backend != "a table"  # no densities
     return backend in REPLAYING if name in SUPERVISED else True
@@ -153,6 +165,7 @@ def make(name: str, backend: str, seed: int = 0) -> Learner:
 
 
 @pytest.mark.filterwarnings("ignore:RLIF. somebody took over at the first step")
+@pytest.mark.filterwarnings("ignore:Intrinsic. no caption is found helpful")
 @pytest.mark.parametrize(("name", "backend"), CASES)
 class TestContract:
     """What every learner keeps, on every kind of backend."""

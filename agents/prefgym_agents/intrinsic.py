@@ -50,8 +50,23 @@ MODELS: dict[str, str] = {
     "ranking": "ranking",
 }
 """Models of captions, and what each wants to be told."""
-PATIENCE_S = 30.0
-"""So long the labels that come first are waited for while none comes."""
+OFFERS = {"helpful": "offer", "ranking": "offer_pairs"}
+PATIENCE, PAUSE_S = 600, 0.05
+"""Looks for the labels that come first while none comes, and the time between two of them."""
+UNLABELLED = (
+    "{left} questions have no answer, and the model of captions is frozen without them; look"
+    " whether the judge answers, or label for longer."
+)
+SILENCE, FEW = 0.1, 5
+"""Share of the training, and labels, after which it is said that no caption earns anything."""
+NOTHING_HELPS = (
+    "no caption is found helpful, or better than another, after {labels} labels, so that the reward"
+    " is constant; is the goal in the words of the captions, and what does the judge answer?"
+)
+NO_LABEL = (
+    "no label has come in the first {steps} steps; look at rater/failures and rater/unparsable, and"
+    " ask the judge something by hand."
+)
 
 
 @dataclass(frozen=True)
@@ -153,7 +168,7 @@ class Intrinsic(Learner):
         if captions is None or CAPTION not in self.store.factor_names:
             raise ValueError(
                 "Intrinsic: this environment tells no captions; choose one that does, such as"
-                " prefgym/DoorKey-8x8-v0, or make a text id with captions=True."
+                " prefgym/DoorKey-8x8-v0, or pass captions=True where it can."
             )
         if annotator.kind != MODELS[self.config.model]:
             raise ValueError(
@@ -164,9 +179,14 @@ class Intrinsic(Learner):
         self.env.stop_emitting()
         self.captions = captions
         self.annotator = annotator
+        self._offer: Any = getattr(annotator, OFFERS[annotator.kind])
         self.model = caption_model(self.config)
         self.frozen = False
         """Whether captions are learned about no more."""
+        self._stale = True
+        """Whether what is replayed was judged by another model of captions, or never."""
+        self._tied = self._settled = False
+        """Whether no caption is better; whether one is, or it was said that none is."""
 
     # -- the algorithm ------------------------------------------------------------------------
 
@@ -182,11 +202,13 @@ class Intrinsic(Learner):
             return {**told, **self._metrics(segments)}
         if self.config.freeze and not self.frozen:
             told |= self._last_labels()
+        self._warn(total_timesteps)
         with self.clock("reward_model"):
             curiosity = self.intrinsic(segments)
         with self.clock("policy"):
-            if self.policy.has_replay and told:
+            if self.policy.has_replay and self._stale:
                 self.policy.relabel(self.rewards)
+            self._stale = False
             metrics = self.policy.update(segments, self._sum(segments, curiosity))
         earned = {"intrinsic/reward": float(curiosity[np.asarray(segments.mask)].mean())}
         return {**metrics, **told, **earned, **self._metrics(segments)}
@@ -196,13 +218,16 @@ class Intrinsic(Learner):
         return self._sum(segments, self.intrinsic(segments))
 
     def _sum(self, segments: Segments, curiosity: np.ndarray) -> np.ndarray:
-        worth = self.config.intrinsic * curiosity
-        if self.config.extrinsic:
-            worth = worth + self.config.extrinsic * np.asarray(segments.rewards)
-        return worth
+        task = (
+            self.config.extrinsic * np.asarray(segments.rewards) if self.config.extrinsic else 0.0
+        )
+        return task + self.config.intrinsic * curiosity
 
     def intrinsic(self, segments: Segments) -> Float[np.ndarray, " batch steps"]:
-        """r_int / N^k of each step, counted from the beginning of its episode."""
+        """r_int / N^k of each step, counted from the beginning of its episode.
+
+        What a replay has lost of an episode counts as if it had not been.
+        """
         episodes = np.unique(np.asarray(segments.episode))
         index = self.store.whole(episodes)
         whole = self.store.segments(index, int(index.length.max())).numpy()
@@ -215,7 +240,10 @@ class Intrinsic(Learner):
             torch.as_tensor(whole.mask),
             self.config.exponent,
         )
-        return Worth(index.episode, counted.numpy()).of(segments)
+        known = np.zeros((len(whole.mask), int((index.start + index.length).max())))
+        row, column = whole.mask.nonzero()
+        known[row, index.start[row] + column] = counted.numpy()[whole.mask]
+        return Worth(index.episode, known).of(segments)
 
     # -- captions -----------------------------------------------------------------------------
 
@@ -230,44 +258,46 @@ class Intrinsic(Learner):
             self._offer(self.model.wants(seen, self.annotator.counts()["waiting"]))
             labels = self.annotator.labels()
         with self.clock("reward_model"):
-            return _named("reward_model", self.model.learn(labels, seen=seen))
-
-    def _offer(self, wanted: list[Any]) -> None:
-        if self.annotator.kind == "ranking":
-            self.annotator.offer_pairs(wanted)
-        else:
-            self.annotator.offer(wanted)
+            metrics = self.model.learn(labels, seen=seen)
+        self._stale |= len(labels.label) > 0 or metrics.get("gradient_steps", 0.0) > 0.0
+        self._tied = metrics.get("ties", 0.0) == 1.0
+        return _named("reward_model", metrics)
 
     def _last_labels(self) -> dict[str, float]:
         """Wait for the labels that were asked for, learn from them, and freeze the model."""
-        began, left = time.monotonic(), self.annotator.counts()["waiting"]
-        told: dict[str, float] = {}
-        while left and time.monotonic() - began < PATIENCE_S:
+        idle, left = 0, self.annotator.counts()["waiting"]
+        while left and idle < PATIENCE:
             self._offer([])
             now = self.annotator.counts()["waiting"]
-            if now < left:
-                began, left = time.monotonic(), now
-            elif isinstance(self.annotator, Annotator):
-                time.sleep(0.05)
-            else:
-                break  # it answers at once what it ever will
+            idle, left = (0, now) if now < left else (idle + 1, left)
+            if isinstance(self.annotator, Annotator):
+                time.sleep(PAUSE_S)
         if left:
-            warnings.warn(
-                f"Intrinsic: {left} captions have no label, and the model of captions is frozen"
-                " without them; look whether the judge answers, or label for longer.",
-                stacklevel=3,
-            )
+            self._settled = True
+            warnings.warn(f"Intrinsic: {UNLABELLED.format(left=left)}", stacklevel=3)
         with self.clock("reward_model"):
-            labels = self.annotator.labels()
-            told = self.model.learn(labels, steps=self.config.fit_steps)
-        self.frozen = True
+            told = self.model.learn(self.annotator.labels(), steps=self.config.fit_steps)
+        self.frozen = self._stale = True
         return _named("reward_model", told)
+
+    def _warn(self, total_timesteps: int) -> None:
+        """Say once if a tenth of the training is over and no caption earns anything."""
+        early = self.num_timesteps < SILENCE * total_timesteps
+        if self._settled or early or not self.config.intrinsic:
+            return
+        counts, known = self.annotator.counts(), self.captions.texts(range(len(self.captions)))
+        earning = not self._tied and bool(self.model.rewards(known).any())
+        unheard = not counts["labelled"] and counts["waiting"] > 0
+        self._settled = earning or unheard or counts["labelled"] >= FEW
+        if self._settled and not earning:
+            sentence = NOTHING_HELPS if counts["labelled"] else NO_LABEL
+            told = sentence.format(labels=counts["labelled"], steps=self.num_timesteps)
+            warnings.warn(f"Intrinsic: {told}", stacklevel=4)
 
     def _metrics(self, segments: Segments) -> dict[str, float]:
         mask = np.asarray(segments.mask)
-        counts = {name: float(one) for name, one in self.annotator.counts().items()}
         return {
-            **_named("rater", counts),
+            **_named("rater", self.annotator.counts()),
             "intrinsic/captions": float(len(self.captions) - 1),
             "intrinsic/told": float((np.asarray(segments.factors[CAPTION])[mask] > 0).mean()),
         }
@@ -290,6 +320,8 @@ class Intrinsic(Learner):
             "model": self.model.get_state(),
             "annotator": self.annotator.get_state(),
             "frozen": self.frozen,
+            "stale": self._stale,
+            "settled": self._settled,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -297,9 +329,10 @@ class Intrinsic(Learner):
         self.model.set_state(state["model"])
         self.annotator.set_state(state["annotator"])
         self.frozen = state["frozen"]
+        self._stale, self._settled = state["stale"], state["settled"]
 
 
-def _named(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+def _named(prefix: str, metrics: Mapping[str, Any]) -> dict[str, float]:
     """Metrics under one heading, whether they stand there already or not."""
     return {
         name if name.startswith(f"{prefix}/") else f"{prefix}/{name}": float(one)

@@ -1,0 +1,175 @@
+"""What a judge says of captions solves a task whose own reward comes too rarely to learn from.
+
+Source: Zheng et al. (2024), "Online intrinsic rewards for decision making agents from large
+language model feedback", arXiv:2410.23022 (ONI).
+
+MiniGrid's DoorKey-8x8: fetch a key, unlock a door, walk to the goal; reward at the goal alone. PPO
+acts for 200,000 steps, and every step says in a caption what changed. Twelve different captions
+can come. A rule-based judge is asked of each once whether it helps to "open the door"; reaching the
+goal is no part of that, so that no caption repeats the task's own reward. What helps earns 0.1 / N³
+the N-th time in an episode, and the policy sees the counts up to four. A training solves the task
+if at least 90 % of 50 fresh episodes reach the goal. Five trainings with seeds of their own stand
+for each claim seed.
+
+Ranking asks which of two captions is the greater step, and learns rewards from that: it may solve
+fewer, and must do no worse than the task's reward alone.
+
+One answer in five is wrong: each caption is asked of once, so that a wrong label stays. Nothing
+averages it out, and what it costs depends on which one it is. If picking up the key and unlocking
+the door are both said not to help (once in 25 trainings), nothing leads to the door. A majority of
+the trainings has to solve the task.
+
+Control: without the count term (k = 0) opening and closing the door is paid for ever, and worth
+more than the goal, so that the policy does nothing else.
+
+Counts that the policy does not see are among the figures and not among the controls, since PPO does
+without them here. A Q-table was seen to collect what is left of a bonus for ever; but at k = 3 all
+repetitions of a caption together are worth a fifth of the first time, 0.02, where the goal is
+worth up to 1.
+
+Quick: DoorKey-5x5 for 24,576 steps, one training each. There the task's reward alone is found, too,
+and captions only speed it up; how many episodes succeed is compared.
+"""
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+import prefgym  # noqa: F401
+from benchmarks.claims.claim import ClaimResult, Row
+from benchmarks.claims.training import EVALUATION_SEED
+from prefgym.annotation import Inline
+from prefgym.judges import RuleJudge
+from prefgym.raters.language import LanguageRater
+from prefgym_agents.evaluation import evaluate
+from prefgym_agents.intrinsic import MODELS, Intrinsic, Model
+from prefgym_agents.sb3 import sb3_backend
+
+KEY = "oni"
+CLAIM = (
+    "Rewards for captions that a language model finds helpful solve tasks that the task's own"
+    " reward does not, while the model is asked only about what is new."
+)
+SEEDS, LANES, EPISODES = 5, 8, 50
+GOAL = "open the door"
+SOLVED = 0.9
+"""Share of fresh episodes that reach the goal, in a training that solves the task."""
+MOST = 4
+"""Up to which captions are counted in the observation."""
+PPO: dict[str, Any] = {
+    "n_steps": 128,
+    "batch_size": 256,
+    "n_epochs": 4,
+    "ent_coef": 0.01,
+    "learning_rate": 5e-4,
+    "gamma": 0.99,
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to be rewarded."""
+
+    model: Model = "retrieval"
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Of the learner."""
+    mistake: float = 0.0
+    """Share of the judge's answers that are wrong."""
+    counts: int = MOST
+
+
+VARIANTS = {
+    "extrinsic": Variant(settings={"intrinsic": 0.0}),
+    "retrieval": Variant(),
+    "classification": Variant("classification"),
+    "ranking": Variant("ranking"),
+    "mistaken": Variant(mistake=0.2),
+    "uncounted": Variant(settings={"exponent": 0.0}),
+    "hidden": Variant(counts=0),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training."""
+
+    variant: str
+    seed: int
+    env: str = "prefgym/DoorKey-8x8-v0"
+    steps: int = 200_000
+
+
+def run(seed: int, quick: bool) -> ClaimResult:
+    """Five trainings of every variant; when quick, one of three of them on a smaller grid."""
+    torch.set_num_threads(1)
+    return _quick(seed) if quick else _whole(seed)
+
+
+def _whole(seed: int) -> ClaimResult:
+    jobs = [Job(name, SEEDS * seed + k) for name in VARIANTS for k in range(SEEDS)]
+    success = np.array(train_all(jobs)).reshape(len(VARIANTS), SEEDS)
+    mean = dict(zip(VARIANTS, success.mean(1).tolist(), strict=True))
+    solved = dict(zip(VARIANTS, (success >= SOLVED).sum(1).tolist(), strict=True))
+    least = dict(zip(VARIANTS, success.min(1).tolist(), strict=True))
+    beyond = mean["ranking"] - mean["extrinsic"]
+    rows = [
+        Row("the task's reward alone: seeds solved", solved["extrinsic"], "<=", SEEDS // 2),
+        Row("retrieval: seeds solved", solved["retrieval"], ">=", SEEDS),
+        Row("classification: seeds solved", solved["classification"], ">=", SEEDS),
+        Row("ranking: success beyond the task's reward alone", beyond, ">=", 0.0),
+        Row("retrieval, 20 % wrong answers: seeds solved", solved["mistaken"], ">", SEEDS / 2),
+    ]
+    controls = [
+        Row("no count term: seeds solved", solved["uncounted"], "<=", SEEDS // 2),
+    ]
+    figures = {f"{name}_solved": float(one) for name, one in solved.items()}
+    figures |= {f"{name}_success": one for name, one in mean.items()}
+    figures |= {f"{name}_least": one for name, one in least.items()}
+    return ClaimResult(KEY, CLAIM, seed, rows, controls, figures)
+
+
+def _quick(seed: int) -> ClaimResult:
+    names = ("extrinsic", "retrieval", "uncounted")
+    found = {name: train(Job(name, seed, "prefgym/DoorKey-5x5-v0", 24_576)) for name in names}
+    gained = found["retrieval"] - found["extrinsic"]
+    rows = [Row("retrieval: success beyond the task's reward alone", gained, ">=", 0.1)]
+    controls = [Row("no count term: success", found["uncounted"], "<=", 0.5)]
+    return ClaimResult(KEY, CLAIM, seed, rows, controls, found)
+
+
+def train_all(jobs: list[Job], workers: int = 2) -> list[float]:
+    """Every job in a process of its own, ``workers`` at a time."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(train, jobs))
+
+
+def train(job: Job) -> float:
+    """Train; the share of fresh episodes that reach the goal."""
+    torch.set_num_threads(1)
+    variant = VARIANTS[job.variant]
+    env = gym.make_vec(
+        job.env, num_envs=LANES, counts=variant.counts, query_every=None, capacity=60_000
+    )
+    rater = LanguageRater(RuleJudge(variant.mistake, job.seed), GOAL)
+    learner = Intrinsic(
+        sb3_backend("PPO", env, seed=job.seed, **PPO),
+        Inline(rater, MODELS[variant.model]),
+        variant.model,
+        seed=job.seed,
+        **variant.settings,
+    )
+    learner.learn(job.steps)
+    returns = evaluate(
+        learner,
+        job.env,
+        episodes=EPISODES,
+        seed=EVALUATION_SEED + job.seed,
+        deterministic=False,
+        counts=variant.counts,
+    )
+    return float((returns > 0.0).mean())
