@@ -139,6 +139,7 @@ def test_without_its_own_weight_the_task_does_not_count() -> None:
 # -- keeping -----------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:Intrinsic. no caption is found helpful, or better")
 @pytest.mark.parametrize("preset", ["retrieval", "ranking", "motif"])
 def test_killed_at_half_it_goes_on_bit_for_bit(preset: str, run_folder: Any) -> None:
     given = {"label_steps": 1_536, "fit_steps": 20} if preset == "motif" else {}

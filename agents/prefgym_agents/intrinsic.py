@@ -50,7 +50,6 @@ MODELS: dict[str, str] = {
     "ranking": "ranking",
 }
 """Models of captions, and what each wants to be told."""
-OFFERS = {"helpful": "offer", "ranking": "offer_pairs"}
 PATIENCE, PAUSE_S = 600, 0.05
 """Looks for the labels that come first while none comes, and the time between two of them."""
 UNLABELLED = (
@@ -63,10 +62,7 @@ NOTHING_HELPS = (
     "no caption is found helpful, or better than another, after {labels} labels, so that the reward"
     " is constant; is the goal in the words of the captions, and what does the judge answer?"
 )
-NO_LABEL = (
-    "no label has come in the first {steps} steps; look at rater/failures and rater/unparsable, and"
-    " ask the judge something by hand."
-)
+NO_LABEL = "no label has come in the first {steps} steps; look at rater/failures and the judge."
 
 
 @dataclass(frozen=True)
@@ -105,9 +101,7 @@ class Config:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}; wanted 0 or more.")
         if self.freeze and not self.label_steps:
-            raise ValueError(
-                "freeze=True with label_steps=0 would learn nothing; give label_steps."
-            )
+            raise ValueError("freeze=True learns nothing without label steps; give label_steps.")
 
 
 PRESETS: dict[str, Config] = {
@@ -179,7 +173,7 @@ class Intrinsic(Learner):
         self.env.stop_emitting()
         self.captions = captions
         self.annotator = annotator
-        self._offer: Any = getattr(annotator, OFFERS[annotator.kind])
+        self._offer: Any = annotator.offer_pairs if annotator.kind == "ranking" else annotator.offer
         self.model = caption_model(self.config)
         self.frozen = False
         """Whether captions are learned about no more."""
@@ -196,8 +190,7 @@ class Intrinsic(Learner):
             segments = self.policy.collect()
         if segments is None:
             return None
-        seen = self._seen(segments)
-        told = {} if self.frozen else self._learned(seen)
+        told = {} if self.frozen else self._learned(segments)
         if self.num_timesteps < self.config.label_steps:
             return {**told, **self._metrics(segments)}
         if self.config.freeze and not self.frozen:
@@ -247,13 +240,10 @@ class Intrinsic(Learner):
 
     # -- captions -----------------------------------------------------------------------------
 
-    def _seen(self, segments: Segments) -> list[str]:
-        """What was told, in the order of time."""
-        plain = segments.numpy()
-        return self.captions.texts(plain.factors[CAPTION].T[plain.mask.T])
-
-    def _learned(self, seen: list[str]) -> dict[str, float]:
+    def _learned(self, segments: Segments) -> dict[str, float]:
         """Offer what the model wants to know; learn from the labels that are there."""
+        plain = segments.numpy()
+        seen = self.captions.texts(plain.factors[CAPTION].T[plain.mask.T])
         with self.clock("rater"):
             self._offer(self.model.wants(seen, self.annotator.counts()["waiting"]))
             labels = self.annotator.labels()
