@@ -155,7 +155,7 @@ def _factors(spec: EnvironmentSpec) -> str:
     except ImportError:
         if spec.extra is None:
             raise
-        return f'(pip install "prefgym[{spec.extra}]")'
+        return f"(needs the extra {spec.extra})"
     names: tuple[str, ...] = env.get_wrapper_attr("store").factor_names
     env.close()
     return ", ".join(names)
