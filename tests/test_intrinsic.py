@@ -124,9 +124,10 @@ def test_steps_that_a_replay_has_lost_do_not_shift_the_others() -> None:
 def test_what_a_judge_calls_unhelpful_earns_nothing(preset: str) -> None:
     made = learner(preset)
     made.learn(768)
-    known = made.captions.texts(range(len(made.captions)))
-    earning = {one for one, reward in zip(known, made.model.rewards(known), strict=True) if reward}
-    assert earning == HELPFUL & {*known} != set()
+    judged = {question[0]: label for question, label in made.annotator.get_state()["labelled"]}
+    assert {one for one, label in judged.items() if label} == HELPFUL & {*judged} != set()
+    assert 0.0 in judged.values()
+    np.testing.assert_array_equal(made.model.rewards([*judged]), [*judged.values()])
 
 
 def test_without_its_own_weight_the_task_does_not_count() -> None:
