@@ -17,8 +17,9 @@ see the counts (``counts=`` of the environment) or remember: otherwise it collec
 a reward for ever.
 
 Metrics: ``rater/...`` (the annotator's counts), ``reward_model/...`` (the caption model's),
-``intrinsic/reward`` (mean of r_int / N^k over the steps), ``intrinsic/captions`` (different ones so
-far), ``intrinsic/told`` (share of the steps in which something happened).
+``intrinsic/reward`` (mean of r_int / N^k over the steps), ``intrinsic/captions`` (those that have
+a number: all that there can be where they can be listed, else those met so far), ``intrinsic/told``
+(share of the steps in which something happened).
 """
 
 import time
