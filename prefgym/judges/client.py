@@ -26,6 +26,8 @@ _FAULTS |= dict.fromkeys(
     (301, 302, 303, 307, 308), "unknown_model"
 )  # a key stays where it was sent
 _WORDS = 300
+_ABOUT_US = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+"""What openai would tell the endpoint about this machine, in a header each."""
 
 
 class Reply(NamedTuple):
@@ -53,12 +55,13 @@ class Client:
         settings: dict[str, Any] = {"timeout": timeout_s, "follow_redirects": False}
         if suits(url):
             settings["transport"] = Connections(url)
-        self._key, self._timeout_s = key, timeout_s
+        self._key, self._timeout_s, self._url = key, timeout_s, url.rstrip("/")
         self._openai = openai.AsyncOpenAI(
             base_url=url,
             api_key=key,
             max_retries=0,
             timeout=timeout_s,
+            default_headers={f"X-Stainless-{name}": openai.Omit() for name in _ABOUT_US},
             http_client=openai.DefaultAsyncHttpxClient(**settings),
         )
 
@@ -89,11 +92,12 @@ class Client:
 
     async def _send(self, path: str, body: dict[str, Any] | None) -> httpx2.Response | Reply:
         """The response as it came: openai's own reading of it costs as much as all the rest."""
+        where = self._url + path  # put together here, since openai would parse it once more
         try:
             async with asyncio.timeout(self._timeout_s):
                 if body is None:
-                    return await self._openai.get(path, cast_to=httpx2.Response)
-                return await self._openai.post(path, cast_to=httpx2.Response, body=body)
+                    return await self._openai.get(where, cast_to=httpx2.Response)
+                return await self._openai.post(where, cast_to=httpx2.Response, body=body)
         except (TimeoutError, openai.APITimeoutError):
             return Reply(None, "timeouts", f"no complete answer within {self._timeout_s:g} s")
         except openai.APIStatusError as error:
