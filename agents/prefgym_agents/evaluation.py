@@ -64,9 +64,33 @@ def evaluate(
     lookup(env_id, ENVIRONMENTS, "environment")
     env = gym.make_vec(env_id, num_envs=episodes, **{**env_kwargs, "query_every": None})
     try:
-        return _lived_through(policy, env, seed, deterministic)
+        return true_returns(policy, env, seed, deterministic)
     finally:
         env.close()
+
+
+def true_returns(
+    policy: Predicts, env: Any, seed: int = 10_000, deterministic: bool = True
+) -> np.ndarray:
+    """True returns of the first episode of every lane of a preference environment of your own.
+
+    Args: as :func:`evaluate`; the environment is reset, and left open.
+
+    Returns:
+        ``[lanes]``.
+    """
+    observations, _ = env.reset(seed=seed)
+    returns = np.zeros(env.num_envs)
+    playing = np.ones(env.num_envs, np.bool_)
+    state: Any = None
+    fresh = np.ones(env.num_envs, np.bool_)
+    while playing.any():
+        actions, state = policy.predict(observations, state, fresh, deterministic)
+        observations, _, terminated, truncated, infos = env.step(actions)
+        returns += infos["true_reward"] * playing
+        fresh = terminated | truncated
+        playing &= ~fresh
+    return returns
 
 
 def played(
@@ -82,7 +106,7 @@ def played(
     lookup(env_id, ENVIRONMENTS, "environment")
     env: Any = gym.make_vec(env_id, num_envs=episodes, **{**env_kwargs, "query_every": None})
     try:
-        _lived_through(policy, env, seed, deterministic)
+        true_returns(policy, env, seed, deterministic)
         index = env.store.whole(np.arange(episodes))
         segments: Segments = env.store.segments(index, int(index.length.max()))
         return segments
@@ -109,19 +133,3 @@ def win_rate_matrix(
             matrix[i, j] = rater.probability(first.take(one), second.take(other)).mean()
             matrix[j, i] = 1.0 - matrix[i, j]
     return matrix
-
-
-def _lived_through(policy: Predicts, env: Any, seed: int, deterministic: bool) -> np.ndarray:
-    """True returns of the first episode of every lane."""
-    observations, _ = env.reset(seed=seed)
-    returns = np.zeros(env.num_envs)
-    playing = np.ones(env.num_envs, np.bool_)
-    state: Any = None
-    fresh = np.ones(env.num_envs, np.bool_)
-    while playing.any():
-        actions, state = policy.predict(observations, state, fresh, deterministic)
-        observations, _, terminated, truncated, infos = env.step(actions)
-        returns += infos["true_reward"] * playing
-        fresh = terminated | truncated
-        playing &= ~fresh
-    return returns

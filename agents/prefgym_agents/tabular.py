@@ -35,7 +35,7 @@ _NO_DENSITY = "A table acts greedily, so its actions have no log-probability; us
 
 
 class TabularQ:
-    """A table of values, ε-greedy in training and greedy afterwards.
+    """A table of values; it explores in training and is greedy afterwards.
 
     Args:
         env: a preference environment with Discrete or MultiDiscrete observations and Discrete
@@ -43,6 +43,8 @@ class TabularQ:
         learning_rate: of the values, in (0, 1].
         gamma: discount of the next step.
         exploration: ε, the share of random actions in training.
+        temperature: explore by soft-max instead, with probabilities ∝ exp(Q / temperature), also
+            wherever a prediction need not be deterministic.
         steps_per_round: vector steps between two rounds of updates.
         batch_size: steps of an update.
         updates_per_round: updates of a round.
@@ -60,6 +62,7 @@ class TabularQ:
         learning_rate: float = 0.5,
         gamma: float = 0.99,
         exploration: float = 0.1,
+        temperature: float | None = None,
         steps_per_round: int = 8,
         batch_size: int = 256,
         updates_per_round: int = 8,
@@ -72,15 +75,18 @@ class TabularQ:
         for name, value in (("learning_rate", learning_rate), ("exploration", exploration)):
             if not 0.0 < value <= 1.0:
                 raise ValueError(f"{name}={value}; wanted a number in (0, 1].")
+        if temperature is not None and not temperature > 0.0:
+            raise ValueError(f"temperature={temperature}; wanted a number above 0, or None.")
         if not 0.0 <= gamma < 1.0:
             raise ValueError(f"gamma={gamma}; wanted 0 or more, and below 1.")
         assert isinstance(self.env.store, EpisodeStore)
         self.store = self.env.store
-        self.learning_rate, self.gamma, self.exploration = learning_rate, gamma, exploration
+        self.learning_rate, self.gamma = learning_rate, gamma
+        self.exploration, self.temperature = exploration, temperature
         self.steps_per_round, self.batch_size = steps_per_round, batch_size
         self.updates_per_round = updates_per_round
         self.actions, self.first_action = int(acts.n), int(acts.start)
-        self._first_state = int(getattr(self.env.single_observation_space, "start", 0))
+        self._first_state = np.asarray(getattr(self.env.single_observation_space, "start", 0))
         self.initial = initial
         self.q = np.full((math.prod(self.sizes), self.actions), initial)
         """``[states, actions]``."""
@@ -147,15 +153,12 @@ class TabularQ:
     # -- acting -------------------------------------------------------------------------------
 
     def collect(self) -> Segments | None:
-        """A round of ε-greedy steps; None when a callback asked to stop."""
+        """A round of exploring steps; None when a callback asked to stop."""
         assert self._seen is not None
         heads = self.store.head.copy()
         self._callback.on_rollout_start()
         for _ in range(self.steps_per_round):
-            actions = self._greedy(self._seen, self.rng)
-            at_random = self.rng.random(len(actions)) < self.exploration
-            drawn = self.first_action + self.rng.integers(self.actions, size=len(actions))
-            told = self.env.step(np.where(at_random, drawn, actions))
+            told = self.env.step(self._exploring(self._seen))
             self._seen = told[0]
             self._count(told[4]["true_reward"], told[2] | told[3])
             if not self._callback.on_step():
@@ -172,24 +175,34 @@ class TabularQ:
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[Any, Any]:
-        """Greedy actions; ties are broken at random unless they must not be."""
+        """Greedy actions; unless it must not be, chance breaks ties, or draws by soft-max."""
         return self._greedy(np.asarray(observation), None if deterministic else self.rng), None
+
+    def _exploring(self, observations: np.ndarray) -> Int[np.ndarray, " lanes"]:
+        actions = self._greedy(observations, self.rng)
+        if self.temperature is not None:
+            return actions
+        at_random = self.rng.random(len(actions)) < self.exploration
+        drawn = self.first_action + self.rng.integers(self.actions, size=len(actions))
+        return np.where(at_random, drawn, actions)
 
     def _greedy(
         self, observations: np.ndarray, rng: np.random.Generator | None
     ) -> Int[np.ndarray, " lanes"]:
+        """The best actions; by soft-max, those that are best with Gumbel's noise added."""
         values = self.q[self._states(observations)]
-        if rng is not None:
+        if rng is not None and self.temperature is not None:
+            values = values + self.temperature * rng.gumbel(size=values.shape)
+        elif rng is not None:
             best = values == values.max(1, keepdims=True)
             values = np.where(best, rng.random(values.shape), -1.0)
         chosen: np.ndarray = self.first_action + values.argmax(1)
         return chosen
 
     def _states(self, observations: np.ndarray) -> Int[np.ndarray, " batch"]:
-        if len(self.sizes) == 1:
-            return np.asarray(observations).reshape(-1) - self._first_state
-        columns = tuple(np.asarray(observations).reshape(len(observations), -1).T)
-        return np.ravel_multi_index(columns, self.sizes)
+        numbers = (np.asarray(observations) - self._first_state).reshape(len(observations), -1)
+        states: np.ndarray = np.ravel_multi_index(tuple(numbers.T), self.sizes)
+        return states
 
     def _count(self, rewards: np.ndarray, ended: np.ndarray) -> None:
         self.steps_taken += self.env.num_envs
@@ -212,11 +225,11 @@ class TabularQ:
     def _improve(self, drawn: Transitions) -> float:
         states, ahead = self._states(drawn.observations), self._states(drawn.next_observations)
         place = states * self.actions + drawn.actions.reshape(-1) - self.first_action
-        following = np.where(drawn.terminal, 0.0, self.q.max(1)[ahead])
+        following = np.where(drawn.terminal, 0.0, self.q[ahead].max(1))
         error = drawn.rewards + self.gamma * following - self.q.reshape(-1)[place]
-        visits = np.bincount(place, minlength=self.q.size)
-        total = np.bincount(place, error, minlength=self.q.size)
-        self.q += self.learning_rate * (total / np.maximum(visits, 1)).reshape(self.q.shape)
+        visited, where = np.unique(place, return_inverse=True)
+        mean = np.bincount(where, error) / np.bincount(where)
+        self.q.reshape(-1)[visited] += self.learning_rate * mean
         return float(np.abs(error).mean())
 
     def relabel(self, rewards: RewardFunction, episodes: np.ndarray | None = None) -> None:

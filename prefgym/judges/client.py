@@ -53,6 +53,7 @@ class Client:
 
     def __init__(self, url: str, key: str, timeout_s: float) -> None:
         settings: dict[str, Any] = {"timeout": timeout_s, "follow_redirects": False}
+        untold: Any = openai.Omit()
         if suits(url):
             settings["transport"] = Connections(url)
         self._key, self._timeout_s, self._url = key, timeout_s, url.rstrip("/")
@@ -61,7 +62,7 @@ class Client:
             api_key=key,
             max_retries=0,
             timeout=timeout_s,
-            default_headers={f"X-Stainless-{name}": openai.Omit() for name in _ABOUT_US},
+            default_headers={f"X-Stainless-{name}": untold for name in _ABOUT_US},
             http_client=openai.DefaultAsyncHttpxClient(**settings),
         )
 
