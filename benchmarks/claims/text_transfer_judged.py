@@ -3,12 +3,12 @@
 Source: Zheng et al. (2024), "Online intrinsic rewards for decision making agents from large
 language model feedback", arXiv:2410.23022 (ONI), of which text is no part.
 
-:class:`~prefgym_agents.intrinsic.Intrinsic` with one set of settings trains on both of ``TASKS``: a network
-of Stable-Baselines3's PPO on MiniGrid's DoorKey-5x5, whose steps are told in captions, and a tiny
-GPT-2 whose captions are the phrases that its responses finish: things, places and two polite words
-(TextPolite, 64 prompts). A rule-based judge is asked of every caption once whether it helps; what
-helps earns 1 / N³ the N-th time in an episode, or in a response. The task's own reward weighs
-nothing (``extrinsic=0``), so that the judge alone teaches. Between the tasks differ the
+:class:`~prefgym_agents.intrinsic.Intrinsic` with one set of settings trains on a grid and on text:
+a network of Stable-Baselines3's PPO on MiniGrid's DoorKey-5x5, whose steps are told in captions,
+and a tiny GPT-2 whose captions are the phrases that its responses finish: things, places and two
+polite words (TextPolite, 64 prompts). A rule-based judge is asked of every caption once whether it
+helps; what helps earns 1 / N³ the N-th time in an episode, or in a response. The task's own reward
+weighs nothing (``extrinsic=0``), so that the judge alone teaches. Between the tasks differ the
 environment's id and what it needs to know, the goal that the judge is told, the function that makes
 the backend, and for how many steps it trains.
 
