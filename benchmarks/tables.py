@@ -144,6 +144,34 @@ def populations(content: dict[str, Any]) -> list[str]:
     ]
 
 
+def rlpd(content: dict[str, Any]) -> list[str]:
+    """What many critics cost beside two."""
+    width = content["width"][0]
+    return [
+        f"| one RLPD update of {content['critics']} critics over a Stable-Baselines3 SAC update of"
+        f" 2, {width} units wide, batch {content['batch']}; the actor's after every tenth"
+        f" | {content['ratio']:.2f}× | ≤ 2.5× |"
+    ]
+
+
+def judging(content: dict[str, Any]) -> list[str]:
+    """What asking an endpoint costs beside the endpoint."""
+    return [
+        f"| {content['captions']:,} captions judged at an endpoint that answers in"
+        f" {1e3 * content['delay_s']:.0f} ms, {content['concurrency']} questions at once, over the"
+        f" endpoint's own limit | {content['ratio']:.2f}× | ≤ 1.10× |"
+    ]
+
+
+def annotating(content: dict[str, Any]) -> list[str]:
+    """What an annotator costs whoever acts."""
+    return [
+        f"| environment steps/s with an annotator at work, over those without ({name})"
+        f" | {ratio:.2f} | ≥ 0.90 |"
+        for name, ratio in content["ratios"].items()
+    ]
+
+
 def bench(content: dict[str, Any]) -> list[str]:
     """Interquartile means of every score, by model."""
     by_model = content["by_model"]
@@ -193,6 +221,9 @@ SPEED: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "speed_memory": memory,
     "speed_text": text,
     "speed_text_cuda": text,
+    "speed_rlpd": rlpd,
+    "speed_judging": judging,
+    "speed_annotating": annotating,
 }
 
 
@@ -222,9 +253,54 @@ def bench_models() -> list[str]:
     return ["\n".join(make(content)) for make, content in found if content is not None]
 
 
+def beside_the_paper() -> list[str]:
+    """Interventions by experts of three grades, row by row beside the paper's Table 1."""
+    from benchmarks.control.rlif import EXPERTS, METHODS, PAPER
+    from prefgym.interventions import load_expert
+
+    content = _read("control_rlif")
+    if content is None:
+        return []
+    grades = {name: [load_expert(name, one).about for one in EXPERTS[name]] for name in EXPERTS}
+    lines = [
+        "Grades after training, this library's and, in brackets, the paper's Table 1 (a million"
+        " steps), by experts of three grades: `python -m benchmarks.control.rlif`, mean of 20 fresh"
+        " episodes per seed, interquartile mean over seeds.",
+        "",
+        "| task | learns from | best expert | middle | worst | seeds | steps |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for name, known in grades.items():
+        found = content["results"].get(f"prefgym/{name}-v0", {})
+        asked = " | ".join(f"{one['grade']:.0f} ({one['asked']:g})" for one in known)
+        lines.append(f"| {name} | the expert itself | {asked} | — | — |")
+        for method in METHODS:
+            told = [found.get(f"{method} {one}") for one in ("best", "middle", "worst")]
+            ours = [None if one is None else _grade(one["iqm"], known[0]) for one in told]
+            shown = " | ".join(
+                f"{_whole(one)} ({_whole(paper)})"
+                for one, paper in zip(ours, PAPER[name][method], strict=True)
+            )
+            some = [one for one in told if one is not None]
+            seeds = min((len(one["seeds"]) for one in some), default=0)
+            steps = max((max(one["steps"]) for one in some), default=0)
+            lines.append(f"| {name} | {method} | {shown} | {seeds} | {steps:,} |")
+    return ["\n".join(lines)]
+
+
+def _whole(value: float | None) -> str:
+    return "—" if value is None else f"{value:.0f}"
+
+
+def _grade(value: float, about: Any) -> float:
+    """A return as a percentage of a good agent's."""
+    return 100.0 * (value - about["random"]) / (about["good"] - about["random"])
+
+
 DOCUMENTS: dict[Path, Callable[[], list[str]]] = {
     ROOT / "README.md": readme,
     ROOT / "docs" / "bench.md": bench_models,
+    ROOT / "docs" / "experts.md": beside_the_paper,
 }
 
 

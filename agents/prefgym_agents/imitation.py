@@ -25,7 +25,7 @@ minibatches, in nats), and what the backend says.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,7 +35,7 @@ from jaxtyping import Bool
 
 from prefgym.interventions import Random, Supervision
 from prefgym.interventions.supervision import INTERVENED, Running
-from prefgym.names import lookup
+from prefgym.names import lookup, settings_of
 from prefgym.segments import Segments
 from prefgym.wrappers.inner import find_attribute
 from prefgym_agents.backend import PolicyBackend
@@ -78,7 +78,6 @@ class Config:
         check_share(self.silence)
 
 
-SETTINGS = {one.name: one for one in fields(Config)}
 PRESETS: dict[str, Config] = {
     "bc": Config(),
     "hg_dagger": Config(),
@@ -118,10 +117,7 @@ class Imitation(Learner):
         **changes: Any,
     ) -> None:
         super().__init__(policy, tensorboard_log, verbose)
-        chosen = lookup(config, PRESETS, "preset") if isinstance(config, str) else config
-        for name in changes:
-            lookup(name, SETTINGS, "setting of imitation")
-        self.config = replace(chosen, **changes)
+        self.config: Config = settings_of(config, changes, "imitation", PRESETS)
         running: Running | None = find_attribute(self.env.env, "running")
         if running is None:
             raise ValueError(

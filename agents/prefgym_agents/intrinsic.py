@@ -25,7 +25,7 @@ a number: all that there can be where they can be listed, else those met so far)
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ from jaxtyping import Float
 from prefgym.annotation import Annotator, Inline
 from prefgym.captions import CAPTION, Captions
 from prefgym.models.caption_models import Classification, Ranking, Retrieval
-from prefgym.names import lookup
+from prefgym.names import lookup, settings_of
 from prefgym.rewards import count_discount
 from prefgym.segments import Segments
 from prefgym.wrappers.inner import find_attribute
@@ -113,7 +113,6 @@ PRESETS: dict[str, Config] = {
         model="ranking", normalise="unique", label_steps=20_000, fit_steps=1_000, freeze=True
     ),
 }
-SETTINGS = {one.name: one for one in fields(Config)}
 
 
 def caption_model(config: Config) -> Any:
@@ -154,10 +153,7 @@ class Intrinsic(Learner):
         **changes: Any,
     ) -> None:
         super().__init__(policy, tensorboard_log, verbose)
-        chosen = lookup(config, PRESETS, "preset") if isinstance(config, str) else config
-        for name in changes:
-            lookup(name, SETTINGS, "setting of Intrinsic")
-        self.config = replace(chosen, **changes)
+        self.config: Config = settings_of(config, changes, "Intrinsic", PRESETS)
         self.store = self.env.store
         captions: Captions | None = find_attribute(self.env, "captions")
         if captions is None or CAPTION not in self.store.factor_names:

@@ -32,7 +32,7 @@ first step of an episode so far, where nothing came before), and what the backen
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -40,7 +40,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from prefgym.interventions.supervision import INTERVENED, REFUSED, Judged, Running
-from prefgym.names import lookup
+from prefgym.names import lookup, settings_of
 from prefgym.segments import Segments
 from prefgym.wrappers.inner import find_attribute
 from prefgym_agents.backend import PolicyBackend
@@ -107,9 +107,7 @@ class RLIF(Learner):
         **changes: Any,
     ) -> None:
         super().__init__(policy, tensorboard_log, verbose)
-        for name in changes:
-            lookup(name, {one.name: one for one in fields(Config)}, "setting of RLIF")
-        self.config = replace(config or Config(), **changes)
+        self.config: Config = settings_of(config or Config(), changes, "RLIF")
         self.store = self.env.store
         self._check_supervision()
         self.env.stop_emitting()

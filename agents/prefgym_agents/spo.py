@@ -31,7 +31,7 @@ Metrics: ``pref/labelled`` (comparisons asked so far), ``spo/win_rate`` (mean of
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -39,7 +39,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from prefgym.names import lookup
+from prefgym.names import lookup, settings_of
 from prefgym.rewards import win_rates
 from prefgym.segments import Segments
 from prefgym.store import SegmentIndex
@@ -105,7 +105,6 @@ class Config:
             raise ValueError("act='average' needs snapshots to act as; give snapshots=1 or more.")
 
 
-SETTINGS = {one.name: one for one in fields(Config)}
 PRESETS: dict[str, Config] = {
     "default": Config(),
     "group": Config(opponents="group"),
@@ -139,10 +138,7 @@ class SPO(Learner):
         **changes: Any,
     ) -> None:
         super().__init__(policy, tensorboard_log, verbose)
-        chosen = lookup(config, PRESETS, "preset") if isinstance(config, str) else config
-        for name in changes:
-            lookup(name, SETTINGS, "setting of SPO")
-        self.config = replace(chosen, **changes)
+        self.config: Config = settings_of(config, changes, "SPO", PRESETS)
         if self.config.labels is not None:
             self.check_budget(self.config.labels)
         self.store = self.env.store
