@@ -289,7 +289,7 @@ def beside_the_paper() -> list[str]:
 
 
 def _whole(value: float | None) -> str:
-    return "—" if value is None else f"{value:.0f}"
+    return "—" if value is None else str(round(value))
 
 
 def _grade(value: float, about: Any) -> float:
