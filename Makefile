@@ -23,7 +23,7 @@ demo: $(READY)
 
 test: lint
 	@# One thread per process: the workers share the cores.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --nbmake --nbmake-timeout=300
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --nbmake --nbmake-timeout=300
 
 lint: $(READY_FOR_TESTS)
 	$(BIN)/ruff format --check .

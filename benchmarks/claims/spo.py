@@ -56,7 +56,7 @@ CLAIM = (
     "cycle, and one that meets a rule about whole walks, where a learned reward fails at both."
 )
 CONDORCET, CORRIDOR = "prefgym/Condorcet-v0", "prefgym/Corridor-v0"
-WEIGHTINGS, QUICK_WEIGHTINGS = 30, 3
+WEIGHTINGS, QUICK_WEIGHTINGS = 30, 2
 LANES, UPDATES, GAMES = 64, 300, 4
 """Of a bandit: side by side, gradient steps, and games in each lane for one of them."""
 BANDIT: dict[str, Any] = {
