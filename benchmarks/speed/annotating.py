@@ -1,13 +1,13 @@
 """What annotation costs a training: environment steps/s with the annotator on, over those with off.
 
-    python -m benchmarks.speed.annotating                    # a minute and a half
+    python -m benchmarks.speed.annotating                    # a minute
 
 On: a process asks an endpoint, which is a third one and answers each question in 20 ms, 32 at once,
 with no cache. Off: an annotator that answers nothing and starts no process. All else is the same:
 DoorKey-8x8 with the settings of the claim ``oni``, captions are made, numbered and offered, and
 rewarded by a model that has learned from labels before. What captions earn counts for nothing in
 the policy's reward, and both sides draw the same random numbers, so that they take the very same
-steps. They do so in turns, a second or two each; meanwhile the other side's process is halted
+steps. They do so in turns, a second or so each; meanwhile the other side's process is halted
 (SIGSTOP, hence not on Windows). The median over the rounds of neighbouring turns' ratio counts.
 
 DoorKey has twelve captions, and soon there would be nothing to ask. Here every caption gets a
@@ -62,7 +62,7 @@ from prefgym_agents.intrinsic import MODELS, Intrinsic
 from prefgym_agents.sb3 import sb3_backend
 
 ENV, WANTED = "prefgym/DoorKey-8x8-v0", 0.9
-ROUNDS, UPDATES = 5, 6
+ROUNDS, UPDATES = 5, 4
 STEPS = UPDATES * LANES * PPO["n_steps"]
 """Environment steps of a turn."""
 SUPPLY = Supply(pairs=200, enough=400)
