@@ -14,7 +14,6 @@ the reference, nats per response, where something pulls to it), ``train/value_lo
 from collections import deque
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +26,13 @@ from torch import Tensor
 from prefgym.interventions.supervision import INTERVENED, Running
 from prefgym.models.heads import HeadFactory
 from prefgym.models.language import LanguageRewardModel
-from prefgym.names import lookup
 from prefgym.segments import Segments
 from prefgym.text import Layout
-from prefgym.wrappers import preference_layer
 from prefgym.wrappers.inner import find_attribute
 from prefgym.wrappers.notes import PERSON
 from prefgym_agents.backend import RewardFunction
 from prefgym_agents.callbacks import as_callback
-from prefgym_agents.language.models import add_lora, causal_model, save
+from prefgym_agents.language.models import save
 from prefgym_agents.language.packing import pack, pack_tokens
 from prefgym_agents.language.people import (
     addressed,
@@ -48,7 +45,7 @@ from prefgym_agents.language.reference import Reference
 from prefgym_agents.language.sampling import Written, choose, write
 from prefgym_agents.language.steps import GradientSteps, Loss
 from prefgym_agents.language.takeovers import Takeovers
-from prefgym_agents.language.updates import SETTINGS, Config, Lesson, lesson
+from prefgym_agents.language.updates import Config, Lesson, lesson
 from prefgym_agents.language.weights import fingerprint, gathered, load_weights, weights_of
 from prefgym_agents.processes import Processes
 
@@ -57,7 +54,7 @@ RECENT = 100
 
 
 class LanguageBackend:
-    """A language model in a text environment; make one with :func:`language_backend`.
+    """A language model in a text environment; made by :mod:`prefgym_agents.language.making`.
 
     Args:
         env: a preference environment with a ``layout``.
@@ -433,67 +430,6 @@ class LanguageBackend:
         person = np.asarray(plain.factors[PERSON])[:, 0].astype(np.int64)
         prompts = addressed(self.model, plain.context, person)
         return plain.replace(context=prompts, context_id=plain.context_id * people + person)
-
-
-def language_backend(
-    env: Any,
-    model: Any = None,
-    *,
-    seed: int | None = None,
-    device: str = "cpu",
-    dtype: str | torch.dtype = "float32",
-    lora: int | None = None,
-    distributed: bool = False,
-    config: Config | None = None,
-    **changes: Any,
-) -> LanguageBackend:
-    """A language model that acts in a preference environment of text.
-
-    Args:
-        env: such as ``gymnasium.make_vec`` of a prefgym text id returns.
-        model: the folder of a Hugging Face checkpoint; a model of transformers, which is trained in
-            place; a configuration of transformers, whose weights are drawn from ``seed``; or None,
-            a tiny GPT-2.
-        seed: of the weights that are not read, the responses and the environment.
-        device: "cpu", "cuda", ...
-        dtype: of the weights, "float32" or "bfloat16". The optimizer keeps exact copies.
-        lora: rank of low-rank adapters; None trains all weights.
-        distributed: train together with other processes, as ``accelerate launch`` has set them up.
-        config: the settings.
-        **changes: single settings that differ from ``config``, such as ``algorithm="PPO"``.
-
-    Raises:
-        ValueError: the environment is not one of text, the model does not fit it, or there is no
-            such setting.
-    """
-    layer = preference_layer(env)
-    if layer.layout is None:
-        raise ValueError(
-            f"{env} is no text environment (it has no layout), so a language model cannot act in"
-            " it; use sb3_backend, or make one such as prefgym/TextSort-v0."
-        )
-    for name in changes:
-        lookup(name, SETTINGS, "setting of the language backend")
-    settings = replace(config or Config(), **changes)
-    processes = Processes(distributed)
-    if distributed:
-        device = str(processes.accelerator.device)
-    weights_seed = 0 if seed is None else seed
-    base = causal_model(model, layer.layout, seed=weights_seed, dtype=dtype, device=device)
-    adapters = None if lora is None else add_lora(base, lora, weights_seed)
-    if layer.layout.people:
-        if processes.sharded:
-            raise ValueError(
-                "personal=: a model whose weights are spread over processes (FSDP) cannot read for"
-                " whom it writes; train copies of the model (DDP), or without personal=."
-            )
-        tell_apart(base, layer.layout.people)
-    policy = LanguagePolicy(
-        base, layer.layout.codec.size, settings.temperature, settings.algorithm == "PPO"
-    )
-    return LanguageBackend(
-        layer, policy, settings, adapters=adapters, seed=seed, processes=processes
-    )
 
 
 def _seeds(seed: int | None, process: int) -> list[int]:

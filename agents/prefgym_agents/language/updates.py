@@ -122,8 +122,6 @@ _NUMBERS: Mapping[str, tuple[str, Callable[[float], bool]]] = {
 }
 """What each setting has to be, in words and as a test; NaN passes none of them."""
 
-SETTINGS = {one.name: one for one in fields(Config)}
-
 
 @dataclass(frozen=True)
 class Lesson:
