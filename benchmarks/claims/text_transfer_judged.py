@@ -30,7 +30,8 @@ and all of its repetitions together at most ζ(3) − 1 = 0.2, so that any respo
 finds best has both words and is truly best. By all three of the task's weights the same models are
 among the figures: ``text_whole`` is their share of that gap, and ``text_whole_polite`` what it
 would be if every response that they began with had become wholly polite and nothing else about it
-had changed.
+had changed. The former is less, since nothing but the pull to the reference keeps what the judge
+does not speak of.
 
 Control: the judge answers the opposite of everything, and on average over the seeds hardly
 anything of the gap may be closed. A coin would be none on the grid: it says once and for all of
