@@ -18,6 +18,7 @@ from prefgym.models.caption_models import (
     Ranking,
     Retrieval,
     Supply,
+    encoders,
 )
 from prefgym.raters.language import LanguageRater
 
@@ -104,6 +105,34 @@ def test_a_model_goes_on_from_its_state_and_touches_no_other_random_numbers(
     known = [*CAPTIONS, "You win.", "x"]
     assert np.array_equal(straight.rewards(known), resumed.rewards(known))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def told_of(numbers: range) -> PairLabels:
+    """Comparisons of captions with a word of their own: the higher number is better."""
+    return pairs({f"You see item{number}.": float(number) for number in numbers})
+
+
+def test_a_table_of_words_that_grows_learns_as_one_that_had_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def learned(fewest: int, kept: bool = False) -> tuple[Ranking, np.ndarray]:
+        monkeypatch.setattr(encoders, "_FEWEST_WORDS", fewest)
+        model = Ranking(seed=1)
+        model.learn(told_of(range(6)), [], 8)
+        if kept:
+            checkpoints.save(tmp_path / "model", model.get_state())
+            model = taught(Ranking(seed=2))  # of another size by now
+            model.set_state(checkpoints.load(tmp_path / "model"))
+        model.learn(told_of(range(20, 34)), [], 8)
+        known = [f"You see item{number}." for number in range(40)]
+        return model, model.raw(known)
+
+    model, roomy = learned(64)
+    grown, small = learned(4)
+    sizes = [len(one._scores.network.vectors) for one in (model, grown)]
+    assert sizes == [65, 33]
+    np.testing.assert_allclose(small, roomy, atol=1e-6)
+    assert np.array_equal(learned(4, kept=True)[1], small)
 
 
 # --- judged one by one ------------------------------------------------------------------------

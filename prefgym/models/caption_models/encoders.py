@@ -14,15 +14,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+_FEWEST_WORDS = 64
+"""That a table of words has room for."""
+
 
 class WordsEncoder(nn.Module):
     """A vector for every word of the caption; their sum, through a ReLU, makes one number.
 
     Order and repetition of words are lost. Words get their numbers as they first stand in a caption
-    that is learned from; a word that never did adds nothing.
+    that is learned from; a word that never did adds nothing. The table of vectors grows with them,
+    by doubling: a gradient step takes as long as the words that are known.
 
     Args:
-        generator: draws the initial weights, and nothing later.
+        generator: draws the initial weights of all words that there may be, and nothing later.
         words: different words that can be told apart; later ones count as unknown.
         hidden: width.
         longest: words of a caption that are read.
@@ -40,16 +44,25 @@ class WordsEncoder(nn.Module):
         super().__init__()
         self._most, self._longest = words, longest
         self._numbers: dict[str, int] = {}
-        self.vectors = _uniform(generator, 4, words + 1, hidden)  # a caption has some four words
+        drawn = _uniform(generator, 4, words + 1, hidden)  # a caption has some four words
+        self.drawn: Tensor
+        self.register_buffer("drawn", drawn.detach())
+        self.vectors = self._table(0)
         self.bias = _uniform(generator, 4, hidden)
         self.out = _uniform(generator, hidden, hidden)
 
     def meet(self, captions: Sequence[str]) -> None:
-        """Give numbers to words that have none."""
+        """Give numbers to words that have none; ``vectors`` is another tensor if it has to grow."""
         for caption in captions:
             for word in _words(caption):
                 if word not in self._numbers and len(self._numbers) < self._most:
                     self._numbers[word] = len(self._numbers) + 1
+        known = len(self.vectors)
+        if len(self._numbers) >= known:
+            larger = self._table(len(self._numbers))
+            with torch.no_grad():
+                larger[:known] = self.vectors
+            self.vectors = larger
 
     def rows(self, captions: Sequence[str]) -> Int[Tensor, " captions longest"]:
         """Numbers of the different words of each caption, 0 behind them."""
@@ -72,8 +85,16 @@ class WordsEncoder(nn.Module):
         return list(self._numbers)
 
     def set_words(self, words: Sequence[str]) -> None:
-        """Go back to :meth:`get_words`."""
+        """Go back to :meth:`get_words`; the table has room for them, and its first vectors."""
         self._numbers = {word: number for number, word in enumerate(words, 1)}
+        self.vectors = self._table(len(words))
+
+    def _table(self, words: int) -> nn.Parameter:
+        """The vectors that were drawn, of at least so many words and of number 0."""
+        rows = _FEWEST_WORDS + 1
+        while rows <= words:
+            rows = 2 * rows - 1
+        return nn.Parameter(self.drawn[:rows].clone())
 
 
 KERNELS = (7, 7, 3, 3, 3, 3)

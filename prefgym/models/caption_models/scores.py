@@ -121,10 +121,22 @@ class CaptionScores:
                 self._numbers.setdefault(caption, len(self._numbers))
         new = self.captions[known:]
         self.network.meet(new)
+        self._follow()
         self._rows = torch.cat([self._rows, self.network.rows(new)])
         numbers = [[self._numbers[caption] for caption in column] for column in columns]
         self._examples = torch.cat([self._examples, torch.tensor(numbers).T])
         self.label = torch.cat([self.label, torch.as_tensor(label, dtype=torch.float32)])
+
+    def _follow(self) -> None:
+        """Descend on the network's tensors as they are now; of new rows nothing is known yet."""
+        group, now = self._optimiser.param_groups[0], list(self.network.parameters())
+        for old, new in zip(group["params"], now, strict=True):
+            if old is not new and (moments := self._optimiser.state.pop(old, None)):
+                self._optimiser.state[new] = {
+                    name: one if one.dim() == 0 else _with_rows(one, len(new))
+                    for name, one in moments.items()
+                }
+        group["params"] = now
 
     def _step(self) -> Tensor:
         """One step of Adam; loss and accuracy of its minibatch."""
@@ -158,8 +170,9 @@ class CaptionScores:
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a :meth:`get_state`, bit for bit."""
-        self.network.load_state_dict(_tensors(state["parameters"]))
         self.network.set_words(state["words"])
+        self.network.load_state_dict(_tensors(state["parameters"]))
+        self._follow()
         whole = self._optimiser.state_dict()
         whole["state"] = {int(number): _tensors(one) for number, one in state["optimiser"].items()}
         self._optimiser.load_state_dict(whole)
@@ -168,6 +181,12 @@ class CaptionScores:
         self._examples = torch.tensor(state["examples"])
         self.label = torch.tensor(state["label"])
         self._generator.set_state(torch.tensor(state["generator"]))
+
+
+def _with_rows(values: Tensor, rows: int) -> Tensor:
+    """The same, with rows of 0 behind, or fewer rows."""
+    more = values.new_zeros(max(0, rows - len(values)), *values.shape[1:])
+    return torch.cat([values[:rows], more])
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
