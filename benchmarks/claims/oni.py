@@ -6,10 +6,10 @@ language model feedback", arXiv:2410.23022 (ONI).
 MiniGrid's DoorKey-8x8: fetch a key, unlock a door, walk to the goal; reward at the goal alone. PPO
 acts for 200,000 steps, and every step says in a caption what changed. Twelve different captions
 can come. A rule-based judge is asked of each once whether it helps to "open the door"; reaching the
-goal is no part of that, so that no caption repeats the task's own reward. What helps earns 0.4 / N³
-the N-th time in an episode, the goal counts 0.1 (the weights of ONI's program), and the policy sees
-the counts up to four. A training solves the task if at least 90 % of 50 fresh episodes reach the
-goal. Five trainings with seeds of their own stand for each claim seed.
+goal is no part of that, so that no caption repeats the task's own reward. What helps earns 0.1 / N³
+the N-th time in an episode, and the policy sees the counts up to four. A training solves the task
+if at least 90 % of 50 fresh episodes reach the goal. Five trainings with seeds of their own stand
+for each claim seed.
 
 Ranking asks which of two captions is the greater step, and learns rewards from that: it may solve
 fewer, and must do no worse than the task's reward alone.
@@ -22,11 +22,15 @@ the trainings has to solve the task.
 A smaller world of a key and a door, where a table of values learns instead of PPO:
 :mod:`benchmarks.claims.oni_keydoor`. It is the quick form.
 
-Controls: without the count term (k = 0) opening and closing the door is paid for ever, and worth
-more than the goal. With it, but with counts that the policy does not see, a policy cannot know that
-it was paid already, and does the same. (Where the goal counts 1.0 and what helps 0.1, PPO needs no
-counts: at k = 3 all repetitions of a caption together are worth a fifth of the first time, 0.02.
-The one training that was tried there solved the task.)
+Control: without the count term (k = 0) opening and closing the door is paid for ever, and worth
+more than the goal, so that the policy does nothing else.
+
+Counts that the policy does not see are a control for the table, which then collects what is left of
+a bonus for ever. For PPO they are among the figures alone: at k = 3 all repetitions of a caption
+together are worth a fifth of the first time, 0.02, where the goal is worth up to 1. With the
+weights of ONI's program, 0.4 for what helps and 0.1 for the goal, none of five trainings solved
+the task without seeing the counts, but with them it was only two of five: where the goal counts
+little, 200,000 steps are too few for either.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -57,7 +61,6 @@ CLAIM = (
 ENV = "prefgym/DoorKey-8x8-v0"
 SEEDS, LANES, STEPS, EPISODES = 5, 8, 200_000, 50
 GOAL = "open the door"
-WEIGHTS = {"extrinsic": 0.1, "intrinsic": 0.4}
 SOLVED = 0.9
 """Share of fresh episodes that reach the goal, in a training that solves the task."""
 MOST = 4
@@ -78,14 +81,14 @@ class Variant:
 
     model: Model = "retrieval"
     settings: dict[str, Any] = field(default_factory=dict)
-    """Of the learner, beside or instead of :data:`WEIGHTS`."""
+    """Of the learner."""
     mistake: float = 0.0
     """Share of the judge's answers that are wrong."""
     counts: int = MOST
 
 
 VARIANTS = {
-    "extrinsic": Variant(settings={"extrinsic": 1.0, "intrinsic": 0.0}),
+    "extrinsic": Variant(settings={"intrinsic": 0.0}),
     "retrieval": Variant(),
     "classification": Variant("classification"),
     "ranking": Variant("ranking"),
@@ -129,7 +132,6 @@ def _on_doorkey(seed: int) -> tuple[list[Row], list[Row], dict[str, float]]:
     ]
     controls = [
         Row("no count term: seeds solved", solved["uncounted"], "<=", SEEDS // 2),
-        Row("hidden counts: seeds solved", solved["hidden"], "<=", SEEDS // 2),
     ]
     figures = {f"{name}_solved": float(one) for name, one in solved.items()}
     figures |= {f"{name}_success": one for name, one in mean.items()}
@@ -156,7 +158,7 @@ def train(job: Job) -> float:
         Inline(rater, MODELS[variant.model]),
         variant.model,
         seed=job.seed,
-        **{**WEIGHTS, **variant.settings},
+        **variant.settings,
     )
     learner.learn(STEPS)
     returns = evaluate(

@@ -4,12 +4,13 @@ Two rooms of 11 × 5 cells and a wall with a door between them. The key and the 
 room, the goal is in the right one; key, door and goal lie elsewhere in every layout, and the agent
 begins anywhere. Four actions move it, the fifth picks up the key that it stands on, and else, with
 the key and beside the door, opens or closes the door. The task's reward is 1 at the goal; episodes
-last 200 steps at most.
+last 100 steps at most.
 
 A table explores by soft-max, which is what makes a difference between rewards here: ε-greedy tables
 hardly find the door at all. What helps earns 0.4 / N³. How well captions teach varies less between
-seeds than between layouts: where things lie close together, the task's reward alone is found, too.
-So eight layouts are played, one training each.
+seeds than between layouts: where things lie close together, the task's reward alone is found, too,
+and where the key is far from everywhere, nothing is. So eight layouts are played, one training
+each.
 """
 
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ STEPS, LANES, EPISODES = 120_000, 32, 100
 GOAL = "open the door"
 SIZE, WALL = 11, 5
 """Cells on a side, and the column of the wall."""
-LIMIT = 200
+LIMIT = 100
 MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1), (0, 0)])
 USE = 4
 CAPTIONS = (
@@ -67,13 +68,14 @@ def compared(seed: int, quick: bool) -> tuple[list[Row], list[Row], dict[str, fl
         for name, one in VARIANTS.items()
     }
     solved = {name: int((one >= SOLVED).sum()) for name, one in success.items()}
-    gained = solved["retrieval"] - solved["extrinsic"]
-    rows = [Row("table, retrieval: layouts solved", solved["retrieval"], ">=", len(layouts) - 1)]
+    many, few = (3 * len(layouts)) // 4, len(layouts) // 4
+    rows = [Row("table, retrieval: layouts solved", solved["retrieval"], ">=", many)]
     if not quick:
-        rows.append(Row("table, layouts beyond the task's reward alone", gained, ">=", 2))
+        alone = solved["extrinsic"]
+        rows.append(Row("table, the task's reward alone: layouts solved", alone, "<=", 4))
     controls = [
-        Row("table, no count term: layouts solved", solved["uncounted"], "<=", len(layouts) // 4),
-        Row("table, hidden counts: layouts solved", solved["hidden"], "<=", len(layouts) // 4),
+        Row("table, no count term: layouts solved", solved["uncounted"], "<=", few),
+        Row("table, hidden counts: layouts solved", solved["hidden"], "<=", few),
     ]
     figures = {f"table_{name}_solved": float(one) for name, one in solved.items()}
     figures |= {f"table_{name}_success": float(one.mean()) for name, one in success.items()}
