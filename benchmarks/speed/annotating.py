@@ -20,10 +20,10 @@ annotator has questions all the time and labels come at every update, which is t
     retrieval          its model is a table; every caption that comes is asked about
 
 What limits it: the gradient steps. They are taken in the training's process because labels came.
-Where captions end, as in DoorKey itself, so do they. The annotator does two things in that process: questions and labels
-pass a pipe and a file, in a thread that sleeps otherwise. The rest is up to other cores. Three
-processes on two cores share caches and, since the endpoint is on the same machine, processor time;
-ratios of the training's own processor time, told beside, leave that out.
+Where captions end, as in DoorKey itself, so do they. The annotator does two things in that process:
+questions and labels pass a pipe and a file, in a thread that sleeps otherwise. The rest is up to
+other cores. Three processes on two cores share caches and, since the endpoint is on the same
+machine, processor time; ratios of the training's own processor time, told beside, leave that out.
 """
 
 import argparse
