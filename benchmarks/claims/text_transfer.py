@@ -19,6 +19,9 @@ text its model takes steps of 2e-4 and those of the others 5e-4: who takes over 
 of 20, and at 5e-4 a mistake that was let pass once (its probability .003) was what nearly every
 response to that prompt wrote three updates later.
 
+Intrinsic rewards want captions, of which a pendulum has none; they have a claim of their own, on a
+grid and on text: :mod:`benchmarks.claims.text_transfer_judged`.
+
 Labels are 4,000 at most, but 20,000 for SPO on both: it keeps no answer, so that each teaches only
 once, and with 4,000 of them it closes 0.5 to 0.6 of the gap on text, though 0.9 on the pendulum. It
 compares segments, which on text are whole responses, and multiplies win rates by four, so that they
