@@ -36,6 +36,8 @@ EVALUATION_SEED = 1_000_000
 """Fresh episodes: no training seed comes near it."""
 START = "start"
 """Folder, within a run's, of the language model that it began with, if the run made it."""
+RESULTS = ("learning_curve.png", "summary.json", "tb", "preferences", "annotations")
+"""What people look for in a run's folder; a short run has no curve, and few are annotated."""
 
 
 @dataclass(frozen=True)
@@ -321,7 +323,8 @@ def _train(folder: Path, quiet: bool) -> int:
         f" (random actions: {summary['random_return']:.1f}), from {summary['labels']} labels and"
         f" {summary['steps']:,} steps"
     )
-    console.print(f"run: {folder} (learning_curve.png, summary.json, tb/, preferences/)")
+    there = [one for one in RESULTS if (folder / one).exists()]
+    console.print(f"run: {folder} ({', '.join(there)})")
     return 0
 
 
