@@ -107,7 +107,7 @@ class Job:
 
 
 def run(seed: int, quick: bool) -> ClaimResult:
-    """A table on eight layouts, then five trainings of PPO; when quick, the table on two alone."""
+    """Eight trainings of a table, then five of PPO; when quick, two of the table alone."""
     torch.set_num_threads(1)
     rows, controls, figures = oni_keydoor.compared(seed, quick)
     if not quick:
