@@ -163,10 +163,19 @@ def judging(content: dict[str, Any]) -> list[str]:
     ]
 
 
+CASES = {
+    "ranking": "ranking, its model's 32 gradient steps per update included",
+    "ranking unlearned": "ranking, without these steps",
+    "retrieval": "retrieval",
+}
+"""What is annotated."""
+
+
 def annotating(content: dict[str, Any]) -> list[str]:
     """What an annotator costs whoever acts."""
     return [
-        f"| environment steps/s with an annotator at work all the time, over those without ({case})"
+        "| environment steps/s with an annotator at work all the time, over those without"
+        f" ({CASES[case]}; {found['on']['labels_per_s']:.0f} labels/s)"
         f" | {found['ratio']:.2f} | ≥ 0.90 |"
         for case, found in content["cases"].items()
     ]
