@@ -22,8 +22,8 @@ the trainings has to solve the task.
 A smaller world of a key and a door, where a table of values learns instead of PPO:
 :mod:`benchmarks.claims.oni_keydoor`. It is the quick form.
 
-Control: without the count term (k = 0) opening and closing the door is paid for ever, and worth
-more than the goal, so that the policy does nothing else.
+Control: without the count term (k = 0) picking up the key and dropping it, or opening and closing
+the door, is paid for ever, and worth more than the goal, so that the policy does nothing else.
 
 Counts that the policy does not see are a control for the table, which then collects what is left of
 a bonus for ever. For PPO they are among the figures alone: at k = 3 all repetitions of a caption
