@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.claims.claim import ClaimResult, Row
-from benchmarks.claims.training import Job, train_all
+from benchmarks.claims.training import Job, side_by_side, train
 from prefgym.raters import Rater, make_rater
 from prefgym.raters.scores import StepSum, step_rewards
 from prefgym.raters.scripted import ScriptedRater
@@ -128,7 +128,7 @@ def costs(seed: int) -> dict[str, float]:
         for one in seeds
     ]
     jobs.append(Job(ENV, seeds[0], TRAINING_STEPS, "mistake", LABELS, {"mistake": 0.0}))
-    returns = train_all(jobs)
+    returns = side_by_side(train, jobs)
     table = np.array(returns[:-1]).reshape(len(raters), SEEDS)
     means = {name: float(row.mean()) for (name, _), row in zip(raters, table, strict=True)}
     return {

@@ -16,9 +16,7 @@ misled was the missing value, nothing else); a coin's labels teach nothing.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import gymnasium as gym
@@ -28,7 +26,7 @@ import torch
 import prefgym  # noqa: F401
 from benchmarks.claims import pendulum_values
 from benchmarks.claims.claim import ClaimResult, Row
-from benchmarks.claims.training import EVALUATION_SEED, random_return
+from benchmarks.claims.training import EVALUATION_SEED, random_return, side_by_side
 from prefgym.raters.scores import partial_return
 from prefgym.raters.scripted import ScriptedRater
 from prefgym.segments import Segments
@@ -67,7 +65,7 @@ def run(seed: int, quick: bool) -> ClaimResult:
     envs = (DELIVERY,) if quick else (DELIVERY, PENDULUM)
     kinds = [one for one in ANSWERS if not quick or one != "corrected"]
     jobs = [Job(env, answers, one) for env in envs for answers in kinds for one in seeds]
-    scores = list(map(train, jobs)) if quick else train_all(jobs)
+    scores = list(map(train, jobs)) if quick else side_by_side(train, jobs)
     table = np.array(scores).reshape(len(envs), len(kinds), len(seeds))
     rows, controls, figures = [], [], {}
     least = max(1, len(seeds) - 1)
@@ -87,12 +85,6 @@ def run(seed: int, quick: bool) -> ClaimResult:
         figures |= {f"{name}_regret_min": float(shares["regret"].min())}
         figures |= {f"{name}_partial-return_max": float(shares["partial-return"].max())}
     return ClaimResult(KEY, CLAIM, seed, rows, controls, figures)
-
-
-def train_all(jobs: list[Job], workers: int = 2) -> list[float]:
-    """Every job in a process of its own, ``workers`` at a time."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(train, jobs))
 
 
 def train(job: Job) -> float:

@@ -33,9 +33,7 @@ the task without seeing the counts, but with them it was only two of five: where
 little, 200,000 steps are too few for either.
 """
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from typing import Any
 
 import gymnasium as gym
@@ -45,7 +43,7 @@ import torch
 import prefgym  # noqa: F401
 from benchmarks.claims import oni_keydoor
 from benchmarks.claims.claim import ClaimResult, Row
-from benchmarks.claims.training import EVALUATION_SEED
+from benchmarks.claims.training import EVALUATION_SEED, side_by_side
 from prefgym.annotation import Inline
 from prefgym.judges import RuleJudge
 from prefgym.raters.language import LanguageRater
@@ -118,7 +116,7 @@ def run(seed: int, quick: bool) -> ClaimResult:
 
 def _on_doorkey(seed: int) -> tuple[list[Row], list[Row], dict[str, float]]:
     jobs = [Job(name, SEEDS * seed + k) for name in VARIANTS for k in range(SEEDS)]
-    success = np.array(train_all(jobs)).reshape(len(VARIANTS), SEEDS)
+    success = np.array(side_by_side(train, jobs)).reshape(len(VARIANTS), SEEDS)
     mean = dict(zip(VARIANTS, success.mean(1).tolist(), strict=True))
     solved = dict(zip(VARIANTS, (success >= SOLVED).sum(1).tolist(), strict=True))
     least = dict(zip(VARIANTS, success.min(1).tolist(), strict=True))
@@ -137,12 +135,6 @@ def _on_doorkey(seed: int) -> tuple[list[Row], list[Row], dict[str, float]]:
     figures |= {f"{name}_success": one for name, one in mean.items()}
     figures |= {f"{name}_least": one for name, one in least.items()}
     return rows, controls, figures
-
-
-def train_all(jobs: list[Job], workers: int = 2) -> list[float]:
-    """Every job in a process of its own, ``workers`` at a time."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(train, jobs))
 
 
 def train(job: Job) -> float:

@@ -11,7 +11,7 @@ the share of the gap between random actions and the true-reward agent that was c
 import numpy as np
 
 from benchmarks.claims.claim import ClaimResult, Row
-from benchmarks.claims.training import Job, random_return, train_all
+from benchmarks.claims.training import Job, random_return, side_by_side, train
 
 KEY = "reward_learning"
 CLAIM = "An agent learns a control task from a few hundred comparisons of segments, no reward seen."
@@ -32,7 +32,7 @@ def run(seed: int, quick: bool) -> ClaimResult:
         for rater in (None, "partial-return", "random")
         for one in seeds
     ]
-    truth, learned, coin = np.array(train_all(jobs)).reshape(3, len(seeds))
+    truth, learned, coin = np.array(side_by_side(train, jobs)).reshape(3, len(seeds))
     floor = random_return(ENV)
     gap = truth - floor
     close = (learned - floor) / gap

@@ -42,11 +42,9 @@ fifth of the gap on the pendulum).
 """
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 import gymnasium as gym
@@ -56,7 +54,7 @@ import torch
 import prefgym  # noqa: F401
 from benchmarks.claims import pendulum_values, rlif_pendulum
 from benchmarks.claims.claim import ClaimResult, Row
-from benchmarks.claims.training import EVALUATION_SEED
+from benchmarks.claims.training import EVALUATION_SEED, side_by_side
 from prefgym.interventions import Random, Supervision, ValueBased
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.direct import DirectPreference
@@ -283,7 +281,7 @@ def run(seed: int, quick: bool) -> ClaimResult:
     learners = ("direct",) if quick else tuple(LEARNERS)
     seeds = [SEEDS * seed + k for k in range(1 if quick else SEEDS)]
     jobs = [Job(task, one, learners) for task in reversed(TASKS) for one in seeds]
-    told = dict(zip(jobs, map(train, jobs) if quick else train_all(jobs), strict=True))
+    told = dict(zip(jobs, map(train, jobs) if quick else side_by_side(train, jobs), strict=True))
     rows, controls, figures = [], [], {"seeds": float(len(seeds))}
     for task in TASKS:
         by_seed = [told[Job(task, one, learners)] for one in seeds]
@@ -299,12 +297,6 @@ def run(seed: int, quick: bool) -> ClaimResult:
                 share = float(values.mean())
                 controls.append(Row(f"{name} on {task}: mean share", share, "<=", UNTAUGHT))
     return ClaimResult(KEY, CLAIM, seed, rows, controls, figures)
-
-
-def train_all(jobs: list[Job], workers: int = 2) -> list[Mapping[str, float]]:
-    """Every job in a process of its own, ``workers`` at a time."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(train, jobs))
 
 
 def train(job: Job) -> Mapping[str, float]:

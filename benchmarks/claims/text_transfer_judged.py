@@ -41,10 +41,8 @@ Quick: text alone, by a model without pretraining and for 16,000 tokens; one see
 """
 
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -61,6 +59,7 @@ from benchmarks.claims.text_transfer import (
     language_models,
     optimum,
 )
+from benchmarks.claims.training import side_by_side
 from prefgym.annotation import Inline
 from prefgym.judges import RuleJudge
 from prefgym.raters.language import LanguageRater
@@ -146,7 +145,7 @@ def run(seed: int, quick: bool) -> ClaimResult:
     tasks = ("untrained_text",) if quick else ("grid", "text")
     seeds = [SEEDS * seed + k for k in range(1 if quick else SEEDS)]
     jobs = [Job(task, one) for task in tasks for one in seeds]
-    told = dict(zip(jobs, map(train, jobs) if quick else train_all(jobs), strict=True))
+    told = dict(zip(jobs, map(train, jobs) if quick else side_by_side(train, jobs), strict=True))
     rows, controls, figures = [], [], {"seeds": float(len(seeds))}
     for task in tasks:
         by_seed = [told[Job(task, one)] for one in seeds]
@@ -161,12 +160,6 @@ def run(seed: int, quick: bool) -> ClaimResult:
         share = float(opposite.mean())
         controls.append(Row(f"{task}, opposite answers: mean share", share, "<=", UNTAUGHT))
     return ClaimResult(KEY, CLAIM, seed, rows, controls, figures)
-
-
-def train_all(jobs: list[Job], workers: int = 2) -> list[Mapping[str, float]]:
-    """Every job in a process of its own, ``workers`` at a time."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(train, jobs))
 
 
 def train(job: Job) -> Mapping[str, float]:

@@ -3,10 +3,11 @@
 Not a claim itself.
 """
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -19,6 +20,7 @@ from prefgym_agents.reward_learning import RewardLearning
 from prefgym_agents.sb3 import sb3_backend
 from prefgym_agents.tuned import settings
 
+J, R = TypeVar("J"), TypeVar("R")
 EVALUATION_SEED = 1_000_000
 
 
@@ -51,10 +53,10 @@ def train(job: Job) -> float:
     return float(evaluate(learner, job.env, seed=EVALUATION_SEED + job.seed).mean())
 
 
-def train_all(jobs: list[Job], workers: int = 2) -> list[float]:
-    """Every job in a process of its own, ``workers`` at a time."""
+def side_by_side(work: Callable[[J], R], jobs: Sequence[J], workers: int = 2) -> list[R]:
+    """What a function of a module makes of every job, in ``workers`` processes."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(train, jobs))
+        return list(pool.map(work, jobs))
 
 
 def random_return(env_id: str, episodes: int = 100) -> float:
