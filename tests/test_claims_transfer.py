@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.claims.text_transfer import LEARNERS, TASKS
+from benchmarks.claims import text_transfer_judged
+from benchmarks.claims.text_transfer import CLOSE, LEARNERS, UNTAUGHT
+from benchmarks.claims.text_transfer_tasks import TASKS
 from prefgym.interventions import Random, ValueBased
 
 
@@ -11,7 +13,8 @@ from prefgym.interventions import Random, ValueBased
 @pytest.mark.parametrize("learner", [name for name, entry in LEARNERS.items() if entry.reads])
 def test_a_coin_answers_in_the_place_of_every_rater(learner: str, task: str) -> None:
     entry = LEARNERS[learner]
-    told, tossed = (TASKS[task].make(entry, coin) for coin in (False, True))
+    one = TASKS[task]
+    told, tossed = (one.make(**entry.asked(one.factors, coin)) for coin in (False, True))
     for env in (told, tossed):
         env.reset(seed=0)
         env.action_space.seed(0)
@@ -40,3 +43,9 @@ def test_chance_takes_over_in_the_place_of_who_knows(task: str) -> None:
     )
     assert isinstance(knows.rule, ValueBased)
     assert isinstance(by_chance.rule, Random)
+
+
+def test_a_judge_teaches_a_language_model_and_its_opposite_does_not() -> None:
+    ((found,),) = text_transfer_judged.trained([0], quick=True).values()
+    assert found["intrinsic"] >= CLOSE
+    assert found["intrinsic_opposite"] <= UNTAUGHT

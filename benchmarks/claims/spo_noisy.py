@@ -10,10 +10,8 @@ as many comparisons.
 from functools import partial
 from typing import Any
 
-import gymnasium as gym
-
-import prefgym  # noqa: F401
-from benchmarks.claims.text_transfer import LEARNERS, TASKS
+from benchmarks.claims.text_transfer import LEARNERS
+from benchmarks.claims.text_transfer_tasks import TASKS
 from prefgym_agents.spo import SPO
 
 MISTAKE, COIN = 0.25, 0.5
@@ -47,12 +45,4 @@ def closed(seed: int, learned: bool) -> dict[str, float]:
 
 def asked(mistake: float) -> Any:
     """The environment, with a rater who is at times mistaken."""
-    return gym.make_vec(
-        TASK.env,
-        rater="mistake",
-        rater_kwargs={"mistake": mistake},
-        query_every=None,
-        budget=LABELS,
-        **TASK.lanes,
-        **TASK.arguments,
-    )
+    return TASK.make(rater="mistake", rater_kwargs={"mistake": mistake}, budget=LABELS)

@@ -1,5 +1,7 @@
 """What a judge says of captions teaches a network and a language model, by one learner.
 
+No claim itself: :mod:`benchmarks.claims.text_transfer` has its rows.
+
 Source: Zheng et al. (2024), "Online intrinsic rewards for decision making agents from large
 language model feedback", arXiv:2410.23022 (ONI), of which text is no part.
 
@@ -12,9 +14,8 @@ weighs nothing (``extrinsic=0``), so that the judge alone teaches. Between the t
 environment's id and what it needs to know, the goal that the judge is told, the function that makes
 the backend, and for how many steps it trains.
 
-It is no part of :mod:`benchmarks.claims.text_transfer` itself, whose control task is the pendulum:
-nothing that happens to a pendulum is told in words, so that a judge of captions has nothing to
-read there.
+It is the part of claim ``text_transfer`` whose control task is no pendulum: nothing that happens to
+a pendulum is told in words, so that a judge of captions has nothing to read there.
 
 What is reported is the share of the gap in true return, in fresh episodes with sampled actions,
 between the policy that training started from and the best there can be. On the grid the start is an
@@ -28,7 +29,7 @@ return on text is what people think who want politeness alone: the task's weight
 and length are 0. For them the judge's reward is exact in this sense: a first polite word earns 1
 and all of its repetitions together at most ζ(3) − 1 = 0.2, so that any response that the judge
 finds best has both words and is truly best. By all three of the task's weights the same models are
-among the figures: ``text_whole`` is their share of that gap, and ``text_whole_polite`` what it
+among the figures: ``whole`` is their share of that gap, and ``whole_polite`` what it
 would be if every response that they began with had become wholly polite and nothing else about it
 had changed. The former is less, since nothing but the pull to the reference keeps what the judge
 does not speak of.
@@ -37,28 +38,18 @@ Control: the judge answers the opposite of everything, and on average over the s
 anything of the gap may be closed. A coin would be none on the grid: it says once and for all of
 each of twelve captions whether that helps, and every second time it says so of reaching the goal.
 
-Quick: text alone, by a model without pretraining and for 16,000 tokens; one seed.
+Quick: text alone, by a model without pretraining and for 16,000 tokens.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
-from benchmarks.claims.claim import ClaimResult, Row
 from benchmarks.claims.oni import LANES, MOST, PPO
-from benchmarks.claims.text_transfer import (
-    CLOSE,
-    SEEDS,
-    UNTAUGHT,
-    Backends,
-    Task,
-    language_models,
-    optimum,
-)
+from benchmarks.claims.text_transfer_tasks import Backends, Task, language_models, optimum
 from benchmarks.claims.training import side_by_side
 from prefgym.annotation import Inline
 from prefgym.judges import RuleJudge
@@ -68,8 +59,7 @@ from prefgym_agents.language import language_backend
 from prefgym_agents.language.models import causal_model
 from prefgym_agents.sb3 import sb3_backend
 
-KEY = "text_transfer_judged"
-CLAIM = "A judge of captions teaches a network on a grid and, unchanged, a language model."
+LEARNER = "intrinsic"
 SETTINGS: dict[str, Any] = {"config": "retrieval", "extrinsic": 0.0, "intrinsic": 1.0}
 """Of the learner, on both tasks."""
 
@@ -91,45 +81,36 @@ def bound(env: Any, seed: int) -> float:
     return 1.0
 
 
-@dataclass(frozen=True)
-class Judged:
-    """One task, and what its judge is told."""
-
-    goal: str
-    task: Task
-
-
-GRID = Task(
-    "prefgym/DoorKey-5x5-v0",
-    "",  # nobody is asked about factors
-    networks,
-    bound,
-    100_000,
-    {"num_envs": LANES, "capacity": 60_000},
-    {"counts": MOST},
-    deterministic=False,
-)
-TEXT = Task(
+POLITE = Task(
     "prefgym/TextPolite-v0",
-    "",
     language_models,
     optimum,
     60_000,
     {"num_envs": 64, "samples_per_prompt": 8},
     {"captions": True, "weights": {"correctness": 0.0, "length": 0.0}},
+    goal="say gladly and thanks",
     episodes=1_000,
     deterministic=False,
 )
-WHOLE = replace(TEXT, arguments={"captions": True})
+WHOLE = replace(POLITE, arguments={"captions": True})
 """The same text by all of its weights."""
-POLITE = "say gladly and thanks"
 TASKS = {
-    "grid": Judged("open the door and reach the goal", GRID),
-    "text": Judged(POLITE, TEXT),
-    "untrained_text": Judged(
-        POLITE, replace(TEXT, backends=untrained_models, steps=16_000, episodes=300)
+    "grid": Task(
+        "prefgym/DoorKey-5x5-v0",
+        networks,
+        bound,
+        100_000,
+        {"num_envs": LANES, "capacity": 60_000},
+        {"counts": MOST},
+        goal="open the door and reach the goal",
+        deterministic=False,
     ),
+    "polite_text": POLITE,
 }
+UNTRAINED = {
+    "untrained_text": replace(POLITE, backends=untrained_models, steps=16_000, episodes=300)
+}
+"""Quick."""
 
 
 @dataclass(frozen=True)
@@ -140,42 +121,28 @@ class Job:
     seed: int
 
 
-def run(seed: int, quick: bool) -> ClaimResult:
-    """Five seeds on the grid and on text; when quick, one on text."""
-    tasks = ("untrained_text",) if quick else ("grid", "text")
-    seeds = [SEEDS * seed + k for k in range(1 if quick else SEEDS)]
+def trained(seeds: Sequence[int], quick: bool) -> dict[str, list[Mapping[str, float]]]:
+    """By task what :func:`train` found for every seed."""
+    tasks = UNTRAINED if quick else TASKS
     jobs = [Job(task, one) for task in tasks for one in seeds]
     told = dict(zip(jobs, map(train, jobs) if quick else side_by_side(train, jobs), strict=True))
-    rows, controls, figures = [], [], {"seeds": float(len(seeds))}
-    for task in tasks:
-        by_seed = [told[Job(task, one)] for one in seeds]
-        for name in by_seed[0]:
-            figures[f"{task}_{name}"] = float(np.mean([one[name] for one in by_seed]))
-        judged = np.array([one["judged"] for one in by_seed])
-        opposite = np.array([one["opposite"] for one in by_seed])
-        figures[f"{task}_judged_min"] = float(judged.min())
-        figures[f"{task}_opposite_max"] = float(opposite.max())
-        reached = int((judged >= CLOSE).sum())
-        rows.append(Row(f"{task}: seeds at 80 %", reached, ">=", len(seeds)))
-        share = float(opposite.mean())
-        controls.append(Row(f"{task}, opposite answers: mean share", share, "<=", UNTAUGHT))
-    return ClaimResult(KEY, CLAIM, seed, rows, controls, figures)
+    return {task: [told[Job(task, one)] for one in seeds] for task in tasks}
 
 
 def train(job: Job) -> Mapping[str, float]:
     """Shares of the gap by what the judge answers, and where the gap begins and ends."""
     torch.set_num_threads(1)
-    goal, task, seed = TASKS[job.task].goal, TASKS[job.task].task, job.seed
+    task, seed = {**TASKS, **UNTRAINED}[job.task], job.seed
     env = task.make()
     backends, best = task.backends(env, seed), task.best(env, seed)
     start = task.score(backends(env), seed)
     found = {"start": start, "best": best}
-    for name, mistake in (("judged", 0.0), ("opposite", 1.0)):
-        rater = LanguageRater(RuleJudge(mistake, seed), goal)
+    for name, mistake in ((LEARNER, 0.0), (f"{LEARNER}_opposite", 1.0)):
+        rater = LanguageRater(RuleJudge(mistake, seed), task.goal)
         learner = Intrinsic(backends(task.make()), Inline(rater), seed=seed, **SETTINGS)
         learner.learn(task.steps)
         found[name] = (task.score(learner, seed) - start) / (best - start)
-        if job.task == "text" and not mistake:
+        if task is POLITE and not mistake:
             found |= _by_all_weights(learner, backends, seed, best - start)
     return found
 
