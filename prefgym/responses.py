@@ -329,6 +329,17 @@ class ResponseStore:
         )
         return found.padded(steps)
 
+    def factor(
+        self, name: str, index: SegmentIndex, steps: int
+    ) -> tuple[Shaped[np.ndarray, " b steps"], Bool[np.ndarray, " b steps"]]:
+        """One factor of responses, and their mask.
+
+        Raises:
+            ValueError: as :meth:`segments`.
+        """
+        found = self.segments(index, steps)
+        return found.factors[name], found.mask
+
     def whole(self, episodes: Int[np.ndarray, " n"]) -> SegmentIndex:
         """These responses."""
         return self._index(np.asarray(episodes))

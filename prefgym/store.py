@@ -322,6 +322,39 @@ class EpisodeStore:
             ValueError: an episode is not there, its rows were overwritten since, or a segment
                 reaches beyond its episode.
         """
+        where, mask = self._places(index, steps)
+        table = self._episodes
+        which = index.episode - table.dropped
+        observations = _masked(self.observations[where], mask)
+        return Segments(
+            actions=_masked(self.actions[where], mask),
+            mask=mask,
+            context=observations[:, 0].copy(),
+            context_id=np.where(
+                index.start == 0, table.context_id[which], -1 - (index.episode << 24) - index.start
+            ),
+            observations=observations,
+            rewards=_masked(self.rewards[where], mask),
+            factors={name: _masked(column[where], mask) for name, column in self.factors.items()},
+            episode=index.episode.astype(np.int64),
+            start=index.start.astype(np.int64),
+        )
+
+    def factor(
+        self, name: str, index: SegmentIndex, steps: int
+    ) -> tuple[Shaped[np.ndarray, " b steps"], Bool[np.ndarray, " b steps"]]:
+        """One factor of the segments at ``index``, and their mask: the rest is not copied out.
+
+        Raises:
+            ValueError: as :meth:`segments`.
+        """
+        where, mask = self._places(index, steps)
+        return _masked(self.factors[name][where], mask), mask
+
+    def _places(
+        self, index: SegmentIndex, steps: int
+    ) -> tuple[tuple[np.ndarray, np.ndarray], Bool[np.ndarray, " b steps"]]:
+        """Where the steps of segments stand in the columns, and their mask."""
         table = self._episodes
         which = index.episode - table.dropped
         if len(which) and (which.min() < 0 or which.max() >= len(table)):
@@ -339,22 +372,7 @@ class EpisodeStore:
             raise ValueError(self._lost(index))
         column = np.arange(steps)
         rows = (first + index.start)[:, None] + np.minimum(column, index.length[:, None] - 1)
-        mask = column < index.length[:, None]
-        where = (lane[:, None], rows % self.capacity)
-        observations = _masked(self.observations[where], mask)
-        return Segments(
-            actions=_masked(self.actions[where], mask),
-            mask=mask,
-            context=observations[:, 0].copy(),
-            context_id=np.where(
-                index.start == 0, table.context_id[which], -1 - (index.episode << 24) - index.start
-            ),
-            observations=observations,
-            rewards=_masked(self.rewards[where], mask),
-            factors={name: _masked(column[where], mask) for name, column in self.factors.items()},
-            episode=index.episode.astype(np.int64),
-            start=index.start.astype(np.int64),
-        )
+        return (lane[:, None], rows % self.capacity), column < index.length[:, None]
 
     def since(self, heads: Int[np.ndarray, " lanes"], chunk: int | None = None) -> SegmentIndex:
         """Everything written after ``self.head`` was ``heads``, cut at episode ends.

@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import platform
 import time
 import warnings
 from collections.abc import Iterator
@@ -55,6 +56,18 @@ def test_answers_come_in_order_and_the_model_and_sampling_are_asked_for(judges: 
     assert sorted(one["messages"][0]["content"] for one in server.asked) == sorted(PROMPTS)
     assert {"requests": 4, "retries": 0, "given_up": 0}.items() <= judge.counts.items()
     assert judge.name == f'{MODEL} {{"seed": 3, "temperature": 0.5}}'
+
+
+def test_the_endpoint_is_not_told_about_the_machine(judges: Any) -> None:
+    with endpoint() as server:
+        judges(server.url).answers(PROMPTS[:1])
+        assert server.headers
+        told = {name for one in server.headers for name in one if name.startswith("x-stainless-")}
+        said = " ".join(one.lower() for each in server.headers for one in each.values())
+    assert told <= {"x-stainless-retry-count", "x-stainless-read-timeout"}
+    assert platform.system().lower() not in said
+    assert platform.machine().lower() not in said
+    assert platform.python_version() not in said
 
 
 def test_no_more_questions_at_once_than_allowed(judges: Any) -> None:

@@ -237,6 +237,9 @@ def test_every_segment_is_what_was_written_and_was_not_overwritten(
         assert (segments.episode[row], segments.start[row]) == (number, start)
         if start == 0:
             assert segments.context_id[row] == one.context_id
+    alone, mask = play.store.factor("factor", index, steps)
+    np.testing.assert_array_equal(alone, segments.factors["factor"])
+    np.testing.assert_array_equal(mask, segments.mask)
     begun_later = segments.start > 0
     strangers = segments.context_id[begun_later]
     assert (strangers < 0).all()

@@ -220,19 +220,19 @@ class Intrinsic(Learner):
         """
         episodes = np.unique(np.asarray(segments.episode))
         index = self.store.whole(episodes)
-        whole = self.store.segments(index, int(index.length.max())).numpy()
-        events = np.where(whole.mask, whole.factors[CAPTION], 0).astype(np.int64)
+        said, mask = self.store.factor(CAPTION, index, int(index.length.max()))
+        events = said.astype(np.int64)
         numbers, place = np.unique(events, return_inverse=True)
         each = self.model.rewards(self.captions.texts(numbers))[place.reshape(events.shape)]
         counted = count_discount(
             torch.as_tensor(each),
             torch.as_tensor(events),
-            torch.as_tensor(whole.mask),
+            torch.as_tensor(mask),
             self.config.exponent,
         )
-        known = np.zeros((len(whole.mask), int((index.start + index.length).max())))
-        row, column = whole.mask.nonzero()
-        known[row, index.start[row] + column] = counted.numpy()[whole.mask]
+        known = np.zeros((len(mask), int((index.start + index.length).max())))
+        row, column = mask.nonzero()
+        known[row, index.start[row] + column] = counted.numpy()[mask]
         return Worth(index.episode, known).of(segments)
 
     # -- captions -----------------------------------------------------------------------------
