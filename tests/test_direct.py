@@ -15,7 +15,10 @@ from prefgym.comparisons import Comparisons, PreferenceDataset
 from prefgym.converters.trl import from_trl
 from prefgym.segments import Segments
 from prefgym_agents.direct import PRESETS, Config, DirectPreference
-from prefgym_agents.sb3 import LOG_STD_FLOOR, OffPolicySB3, OnPolicySB3, sb3_backend
+from prefgym_agents.sb3 import sb3_backend
+from prefgym_agents.sb3_base import LOG_STD_FLOOR
+from prefgym_agents.sb3_off_policy import OffPolicySB3
+from prefgym_agents.sb3_on_policy import OnPolicySB3
 
 SMALL: dict[str, dict[str, Any]] = {
     "PPO": {"n_steps": 64},

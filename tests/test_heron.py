@@ -18,7 +18,8 @@ from prefgym.wrappers import PreferenceVectorEnv
 from prefgym_agents.heron import HERON, PRESETS
 from prefgym_agents.learner import acted
 from prefgym_agents.reward_learning import RewardLearning
-from prefgym_agents.sb3 import OffPolicySB3, sb3_backend
+from prefgym_agents.sb3 import sb3_backend
+from prefgym_agents.sb3_off_policy import OffPolicySB3
 
 PENDULUM, POLITE = "prefgym/Pendulum-v0", "prefgym/TextPolite-v0"
 FACTORS = ("angle2", "speed2", "torque2")

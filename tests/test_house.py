@@ -24,8 +24,8 @@ WRITTEN = {".py", ".md", ".toml", ".txt", ".yaml", ".cff", ".json", ".csv", ".ip
 LEARNERS = ("oracle", "reward_learning", "direct", "spo", "heron", "rlif", "intrinsic")
 """Files of prefgym_agents that must read the same for a robot and for a language model."""
 BACKENDS = (
-    *("prefgym_agents.sb3", "prefgym_agents.tabular", "prefgym_agents.language"),
-    *("stable_baselines3", "transformers"),
+    *(f"prefgym_agents.{one.stem}" for one in sorted(PACKAGES[1].glob("sb3*.py"))),
+    *("prefgym_agents.tabular", "prefgym_agents.language", "stable_baselines3", "transformers"),
 )
 DOMAIN_WORDS = {
     *("mujoco", "minigrid", "gridworld", "delivery", "pendulum", "cartpole", "hopper", "cheetah"),

@@ -11,7 +11,8 @@ from torch import nn
 import prefgym  # noqa: F401
 from prefgym_agents.oracle import TrueReward
 from prefgym_agents.rlpd import RLPD
-from prefgym_agents.sb3 import OffPolicySB3, sb3_backend
+from prefgym_agents.sb3 import sb3_backend
+from prefgym_agents.sb3_off_policy import OffPolicySB3
 
 SMALL: dict[str, Any] = {"learning_starts": 50, "batch_size": 32, "gradient_steps": 2}
 

@@ -16,8 +16,10 @@ from prefgym.vector import ReplayableVectorEnv
 from prefgym.wrappers import PreferenceVectorEnv
 from prefgym_agents.backend import PolicyBackend
 from prefgym_agents.normalisation import RunningNormalisation
-from prefgym_agents.sb3 import OffPolicySB3, OnPolicySB3, sb3_backend
+from prefgym_agents.sb3 import sb3_backend
 from prefgym_agents.sb3_env import GymnasiumVecEnv
+from prefgym_agents.sb3_off_policy import OffPolicySB3
+from prefgym_agents.sb3_on_policy import OnPolicySB3
 
 SMALL: dict[str, dict[str, Any]] = {
     "PPO": {"n_steps": 64, "n_epochs": 2},

@@ -18,7 +18,8 @@ from prefgym.values import Critic
 from prefgym.wrappers import PreferenceVectorEnv
 from prefgym_agents.evaluation import evaluate
 from prefgym_agents.oracle import TrueReward
-from prefgym_agents.sb3 import OffPolicySB3, sb3_backend
+from prefgym_agents.sb3 import sb3_backend
+from prefgym_agents.sb3_off_policy import OffPolicySB3
 from prefgym_agents.tuned import settings, writes_text
 
 EVALUATIONS = 10

@@ -20,7 +20,8 @@ from prefgym.segments import Segments
 from prefgym.wrappers import PreferenceVectorEnv
 from prefgym_agents.evaluation import evaluate
 from prefgym_agents.oracle import TrueReward
-from prefgym_agents.sb3 import OnPolicySB3, sb3_backend
+from prefgym_agents.sb3 import sb3_backend
+from prefgym_agents.sb3_on_policy import OnPolicySB3
 from prefgym_agents.tuned import writes_text
 
 CHECKPOINTS, EPISODES = 40, 5
