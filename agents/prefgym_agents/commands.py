@@ -174,7 +174,7 @@ def train(words: list[str]) -> int:
             " example: prefgym train reward-learning --env prefgym/Pendulum-v0 --labels 200"
         )
     lookup(words[0], configs.KINDS, "learner")
-    config = _parsed(words[0], words[1:])
+    config = configs.lasting(_parsed(words[0], words[1:]))
     configs.build(config).close()  # what is wrong with the settings is said before a run begins
     folder = config.out or _new_folder(config)
     runs.create(folder, configs.plain(config))
@@ -188,7 +188,7 @@ def evaluate(words: list[str]) -> int:
     found = runs.latest_checkpoint(asked.run)
     if found is None:
         raise runs.RunError(f"{asked.run} has no checkpoint yet; let it train a little first.")
-    learner = configs.build(config)
+    learner = configs.build(configs.unjudged(config))
     learner.load_policy(checkpoints.load(found)["state"])
     returns = true_returns(
         learner,

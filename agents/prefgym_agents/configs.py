@@ -24,6 +24,7 @@ from prefgym.registration import ENVIRONMENTS
 from prefgym_agents import direct, heron, imitation, intrinsic, reward_learning, rlif, spo
 from prefgym_agents.annotators import annotator_of
 from prefgym_agents.backends import make_backend
+from prefgym_agents.judges import named
 from prefgym_agents.learner import Learner
 from prefgym_agents.runs import RunError
 from prefgym_agents.supervisors import Supervisor, expert_of, supervision_of
@@ -226,6 +227,22 @@ def build(config: Run, directory: Path | None = None) -> Learner:
         model=config.language_model, seed=config.seed, device=config.device,
     )  # fmt: skip
     return KINDS[kind_of(config)].make(backend, *annotator, settings, **_data(config))
+
+
+def lasting(config: Run) -> Run:
+    """The same run, which means the same whenever it is read: its judge's model has a name.
+
+    Raises:
+        ValueError: the judge's model has none, and cannot be asked for.
+    """
+    return (
+        replace(config, judge=named(config.judge)) if isinstance(config, IntrinsicRun) else config
+    )
+
+
+def unjudged(config: Run) -> Run:
+    """The same run for whoever wants its policy alone, which acts without any judge."""
+    return replace(config, judge="rules") if isinstance(config, IntrinsicRun) else config
 
 
 def _annotator(config: Run, learner: Any, directory: Path | None) -> list[Annotator | Inline]:

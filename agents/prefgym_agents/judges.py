@@ -31,7 +31,7 @@ def judge_from(text: str) -> Judge:
         return RuleJudge()
     if kind == "openai" and rest:
         model, at, url = rest.rpartition("@")
-        if at and (not model or "://" in model):
+        if at and (not model or ("://" in model and "://" not in url)):
             raise ValueError(
                 "The judge's URL holds an @, or no model stands before it; wanted"
                 " openai:URL or openai:MODEL@URL, and keys come from the environment only."
@@ -42,3 +42,19 @@ def judge_from(text: str) -> Judge:
 
         return LocalJudge(Path(rest).expanduser())
     raise ValueError(f"Unknown judge {text!r}; wanted {FORMS}.")
+
+
+def named(text: str) -> str:
+    """The same judge in a word that names its model, which the endpoint is asked for if need be.
+
+    A run remembers this word: whoever goes on with it asks the same model, whatever the endpoint
+    serves then, and can begin while nobody answers there.
+
+    Raises:
+        ValueError: as :func:`judge_from`.
+    """
+    judge = judge_from(text)
+    if not isinstance(judge, EndpointJudge):
+        return text
+    judge.close()
+    return f"openai:{judge.model}@{judge.url}"
