@@ -11,7 +11,7 @@ import transformers
 from prefgym.judges import Cached, EndpointJudge, Judge, RuleJudge
 from prefgym.judges.prompts import HELPFUL, judge_prompt, verdict
 from prefgym.text import Layout, Vocabulary
-from prefgym_agents.judges import judge_from
+from prefgym_agents.judges import judge_from, named
 from prefgym_agents.language import models
 from prefgym_agents.language.judge import LocalJudge
 from tests.endpoint_server import MODEL, endpoint
@@ -57,7 +57,7 @@ def test_answers_are_the_likeliest_tokens_whatever_the_batch(kind: str) -> None:
         for batch in (1, 3):
             judge = LocalJudge(model, tokenizer, batch=batch, new_tokens=4)
             assert judge.answers(PROMPTS) == wanted
-        assert judge.counts["cut_off"] == wanted.count(None)
+        assert judge.counts["unfinished"] == wanted.count(None)
         ended += len(wanted) - wanted.count(None)
     assert judge.answers([]) == []
     assert 0 < ended < 8
@@ -104,7 +104,7 @@ def test_an_answer_ends_with_its_verdict(tokens: list[int], wanted: str | None) 
     handle.remove()
     assert prompt_tokens > 100
     assert answer == wanted
-    assert judge.counts["cut_off"] == (wanted is None)
+    assert judge.counts["unfinished"] == (wanted is None)
     assert (verdict(answer, HELPFUL) == 1.0) == (3 in tokens and wanted is not None)
 
 
@@ -120,11 +120,38 @@ def test_a_folder_is_read_when_it_is_asked_and_only_its_path_is_sent(tmp_path: P
     same = LocalJudge(model, tokenizer, new_tokens=6)
     assert pickle.loads(sent).answers(PROMPTS) == judge.answers(PROMPTS) == same.answers(PROMPTS)
     assert len(pickle.dumps(judge)) < 2000
-    assert judge.name == same.name
-    assert judge.name != LocalJudge(*made(seed=1), new_tokens=6).name
-    assert judge.name != LocalJudge(model, tokenizer, new_tokens=7).name
+    assert same.name != LocalJudge(*made(seed=1), new_tokens=6).name
+    assert same.name != LocalJudge(model, tokenizer, new_tokens=7).name
     cached = Cached(judge, tmp_path / "answers.db")
     assert cached.answers(PROMPTS) == judge.answers(PROMPTS)
+
+
+def test_a_folder_has_its_name_without_being_read(tmp_path: Path) -> None:
+    for place, seed in (("one", 0), ("copy", 0), ("other", 1)):
+        model, _ = made(seed)
+        models.save(model, WORDS, tmp_path / place)
+    one, copy, other = (LocalJudge(tmp_path / name) for name in ("one", "copy", "other"))
+    assert one.name == copy.name != other.name
+    assert one.name != LocalJudge(tmp_path / "one", new_tokens=7).name
+    assert one.name != LocalJudge(tmp_path / "one", dtype="bfloat16").name
+    assert one._model is one._tokenizer is None
+    with (tmp_path / "copy" / "tokenizer_config.json").open("a") as file:
+        file.write(" ")
+    assert LocalJudge(tmp_path / "copy").name != one.name
+
+
+def test_answers_come_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge, written = LocalJudge(*made(), batch=3, new_tokens=4), []
+    write = judge._write
+    monkeypatch.setattr(judge, "_write", lambda rows: written.append(len(rows)) or write(rows))
+    coming = judge.stream(PROMPTS)
+    first = next(coming)
+    assert written == [3]
+    rest = dict([first, *coming])
+    assert written == [3, 1]
+    assert [rest[number] for number in range(4)] == LocalJudge(*made(), new_tokens=4).answers(
+        PROMPTS
+    )
 
 
 def test_a_chat_model_is_spoken_to_in_its_own_form() -> None:
@@ -175,6 +202,17 @@ def test_judges_by_one_word() -> None:
         assert isinstance(only, EndpointJudge)
         assert (only.model, only.url) == (MODEL, server.url)
         only.close()
+
+
+def test_a_judge_that_is_named_with_its_model_is_found_while_nobody_answers() -> None:
+    for model in (MODEL, "@cf/meta/llama:8b", "s3://bucket/llama"):
+        with endpoint(models=(model,)) as server:
+            word = named(f"openai:{server.url}/")
+        assert word == f"openai:{model}@{server.url}" == named(word)
+        found = judge_from(word)
+        assert isinstance(found, EndpointJudge)
+        assert (found.model, found.url) == (model, server.url)
+    assert named("rules") == "rules"
 
 
 @pytest.mark.parametrize("text", ["", "rule", "rules:2", "openai:", "path:", "http://there/v1"])

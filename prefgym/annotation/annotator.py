@@ -92,6 +92,8 @@ class Annotator:
         self._earlier_rater: dict[str, int] = {}
         """The rater's counts in this process, and in those before it."""
         self._restarts = self._failures = self._futile = 0
+        self._useful = False
+        """Whether the process has labelled anything."""
         self._news: list[str] = []
         self._told: set[str] = set()
         self._changed = threading.Condition()
@@ -239,7 +241,7 @@ class Annotator:
         return None
 
     def _settle(self, report: Report) -> None:
-        self._useful |= self._read() > 0
+        self._read()
         self._rater = report.counts
         if report.error is not None:
             self._tell(report.error.partition(":")[0], failing(report.error))
@@ -251,19 +253,21 @@ class Annotator:
         else:
             self._backlog.postpone(time.monotonic(), self._retry_s)
 
-    def _read(self) -> int:
+    def _read(self) -> None:
+        """Take the labels that were written since the last look."""
         new = self._reader.read()
         self._labelled += new
+        self._useful |= len(new) > 0
         self._backlog.answered(question for question, _ in new)
-        return len(new)
 
     def _keep_alive(self) -> None:
-        """Pass on what went wrong, and replace a process that has died."""
+        """Take what is there, pass on what went wrong, and replace a process that has died."""
         if self._closed:
             return
         if not self._process.is_alive():
             self._restart()
         with self._changed:
+            self._read()
             news, self._news = self._news, []
         for message in news:
             warnings.warn(message, RuntimeWarning, stacklevel=4)

@@ -1,12 +1,13 @@
 """Ask a rater of captions, and survive whatever it does."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from prefgym.annotation.labels import Labelled, Question
+from prefgym.streams import together
 
 
 @runtime_checkable
@@ -27,6 +28,15 @@ class CaptionRater(Protocol):
         ...
 
 
+@runtime_checkable
+class StreamingRater(Protocol):
+    """A rater, too, whose labels can be had as they come, so that a kill loses hardly any."""
+
+    def stream(self, kind: str, questions: Sequence[Question]) -> Iterator[tuple[int, float]]:
+        """Number and label of every question that gets one, as soon as it does."""
+        ...
+
+
 class Outcome(NamedTuple):
     """What came of asking."""
 
@@ -36,24 +46,50 @@ class Outcome(NamedTuple):
     error: str | None = None
 
 
-def ask(rater: CaptionRater, kind: str, questions: Sequence[Question]) -> Outcome:
-    """One call of the rater. An exception is an outcome like any other."""
-    before = _without_sense(rater)
-    columns = [list(column) for column in zip(*questions, strict=True)]
+def ask(
+    rater: CaptionRater,
+    kind: str,
+    questions: Sequence[Question],
+    heard: Callable[[Sequence[Labelled]], None] = lambda labelled: None,
+) -> Outcome:
+    """One call of the rater. An exception is an outcome like any other.
+
+    Args:
+        rater: who is asked.
+        kind: of all questions.
+        questions: the newest first.
+        heard: is given labels while others still come; the outcome has them all, by question.
+    """
+    before, labels = _signs_of_life(rater), dict[int, float]()
+    error = None
     try:
-        given = rater.helpful(*columns) if kind == "helpful" else rater.prefer(*columns)
-        label = np.asarray(given, np.float64)
-        if label.shape != (len(questions),) or ((label < 0.0) | (label > 1.0)).any():
-            raise ValueError(
-                f"the rater gave {label!r} for {len(questions)} questions; wanted as many numbers "
-                "in [0, 1] or NaN"
-            )
-    except Exception as error:
-        return Outcome([], True, told(error))
-    there = np.isfinite(label)
-    labelled = [(questions[i], float(label[i])) for i in there.nonzero()[0].tolist()]
-    down = not labelled and _without_sense(rater) == before
-    return Outcome(labelled, down, "no answer came" if down else None)
+        for some in _as_they_come(rater, kind, questions):
+            heard([(questions[number], label) for number, label in some])
+            labels.update(some)
+    except Exception as failure:
+        error = told(failure)
+    labelled = [(questions[number], labels[number]) for number in sorted(labels)]
+    if error is None and not labelled and _signs_of_life(rater) == before:
+        error = "no answer came"
+    return Outcome(labelled, error is not None, error)
+
+
+def _as_they_come(
+    rater: CaptionRater, kind: str, questions: Sequence[Question]
+) -> Iterator[list[tuple[int, float]]]:
+    """Numbers and labels of the questions that get one."""
+    if isinstance(rater, StreamingRater):
+        yield from together(rater.stream(kind, questions))
+        return
+    columns = [list(column) for column in zip(*questions, strict=True)]
+    given = rater.helpful(*columns) if kind == "helpful" else rater.prefer(*columns)
+    label = np.asarray(given, np.float64)
+    if label.shape != (len(questions),) or ((label < 0.0) | (label > 1.0)).any():
+        raise ValueError(
+            f"the rater gave {label!r} for {len(questions)} questions; wanted as many numbers in"
+            " [0, 1] or NaN"
+        )
+    yield [(number, float(label[number])) for number in np.isfinite(label).nonzero()[0].tolist()]
 
 
 def failing(error: str) -> str:
@@ -82,10 +118,12 @@ def told(error: BaseException) -> str:
 _SECRET = 8
 """Characters from which on a value is worth hiding, and does not stand in every text."""
 _LINE = 300
+_ALIVE = ("unparsable", "blank", "too_long", "refused", "unfinished")
+"""What a rater counts that shows somebody to be there, though the question has no label."""
 
 
-def _without_sense(rater: CaptionRater) -> int:
-    return sum(int(rater.counts.get(name, 0)) for name in ("unparsable", "blank"))
+def _signs_of_life(rater: CaptionRater) -> int:
+    return sum(int(rater.counts.get(name, 0)) for name in _ALIVE)
 
 
 def summed(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:

@@ -99,12 +99,12 @@ class LabelReader:
         """Lines that are no labels."""
 
     def read(self) -> list[Labelled]:
-        """The whole lines since the last call."""
+        """The whole lines since the last call; none while the file is not to be read."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._read_to)
                 new = file.read()
-        except FileNotFoundError:
+        except OSError:
             return []
         whole = new[: new.rfind(b"\n") + 1]
         self._read_to += len(whole)

@@ -175,8 +175,7 @@ def _serve(
         try:
             if rater is None:
                 rater = make_rater()
-            outcome = ask(rater, kind, questions)
-            writer.append(outcome.labelled)
+            outcome = ask(rater, kind, questions, writer.append)
         except Exception as error:
             outcome = Outcome([], True, told(error))
         failures = failures + 1 if outcome.down else 0

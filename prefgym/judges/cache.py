@@ -11,12 +11,12 @@ to be copied along. Here reads and writes are short, and a process waits for ano
 import hashlib
 import json
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from prefgym.judges.judge import CountingJudge, Judge, StreamingJudge
+from prefgym.streams import together
 
 _MARK = 0x70726566
 """What the header of our files says (SQLite's application_id)."""
@@ -27,8 +27,6 @@ _BUSY_S = 60.0
 """How long one process waits for another one's write."""
 _KEYS = 500
 """Looked up in one statement."""
-_EVERY_S = 0.5
-"""Between two writes while answers come."""
 
 
 def key(name: str, prompt: str) -> bytes:
@@ -153,12 +151,25 @@ class Cached:
 
     def answers(self, prompts: Sequence[str]) -> list[str | None]:
         """The answers, in the order of the prompts; None where none came."""
-        known = dict(zip(prompts, self.cache.find(self.name, prompts), strict=True))
-        self._found += sum(known[prompt] is not None for prompt in prompts)
-        missing = [prompt for prompt, answer in known.items() if answer is None]
-        for some in _in_time(self.judge, missing):
-            known.update(self.cache.keep(self.name, some))
-        return [known[prompt] for prompt in prompts]
+        answers: list[str | None] = [None] * len(prompts)
+        for number, answer in self.stream(prompts):
+            answers[number] = answer
+        return answers
+
+    def stream(self, prompts: Sequence[str]) -> Iterator[tuple[int, str | None]]:
+        """Every prompt's number and answer: those in the file first, then as they come."""
+        numbers: dict[str, list[int]] = {}
+        for number, prompt in enumerate(prompts):
+            numbers.setdefault(prompt, []).append(number)
+        found = self.cache.find(self.name, list(numbers))
+        known = {one: said for one, said in zip(numbers, found, strict=True) if said is not None}
+        for prompt, answer in known.items():
+            self._found += len(numbers[prompt])
+            yield from ((number, answer) for number in numbers.pop(prompt))
+        for some in _in_time(self.judge, list(numbers)):
+            for prompt, answer in self.cache.keep(self.name, some).items():
+                yield from ((number, answer) for number in numbers.pop(prompt))
+        yield from ((number, None) for left in numbers.values() for number in left)
 
     def __repr__(self) -> str:
         """The judge and the file."""
@@ -172,23 +183,8 @@ class Cached:
 def _in_time(judge: Judge, prompts: Sequence[str]) -> Iterator[dict[str, str]]:
     """New answers by prompt, those of half a second together; what got none is left out."""
     if isinstance(judge, StreamingJudge):
-        yield from _streamed(judge, prompts)
+        for some in together(judge.stream(prompts)):
+            yield {prompts[number]: answer for number, answer in some if answer is not None}
     elif prompts:
         answers = zip(prompts, judge.answers(prompts), strict=True)
         yield {prompt: answer for prompt, answer in answers if answer is not None}
-
-
-def _streamed(judge: StreamingJudge, prompts: Sequence[str]) -> Iterator[dict[str, str]]:
-    new: dict[str, str] = {}
-    written = time.monotonic()
-    try:
-        for number, answer in judge.stream(prompts):
-            if answer is not None:
-                new[prompts[number]] = answer
-            if new and time.monotonic() - written >= _EVERY_S:
-                yield new
-                new, written = {}, time.monotonic()
-    except Exception:
-        yield new  # what came before is kept
-        raise
-    yield new

@@ -6,12 +6,12 @@ both orders of a pair are asked.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from prefgym.judges.judge import CountingJudge, Judge
+from prefgym.judges.judge import CountingJudge, Judge, StreamingJudge
 from prefgym.judges.prompts import (
     HELPFUL,
     RANKING,
@@ -71,16 +71,7 @@ class LanguageRater:
         Equal captions are asked about once. An empty caption says that nothing happened; it is not
         asked about, and has no label.
         """
-        lines = [one_line(caption) for caption in captions]
-        prompts = [judge_prompt(self.goal, one, self.system) if one else "" for one in lines]
-        found = self._verdicts([one for one in prompts if one], HELPFUL)
-        labels = np.array([found.get(one, np.nan) for one in prompts], float)
-        new = np.array(list(found.values()))
-        self._counts["blank"] += lines.count("")
-        self._counts["helpful"] += int(np.sum(new == 1.0))
-        self._counts["unhelpful"] += int(np.sum(new == 0.0))
-        self._warn_if_none_helps()
-        return labels
+        return self._all("helpful", [(caption,) for caption in captions])
 
     def prefer(self, first: Sequence[str], second: Sequence[str]) -> Float[np.ndarray, " pairs"]:
         """P(first preferred): 1, 0, ½ for a tie, or nan for no answer.
@@ -94,56 +85,84 @@ class LanguageRater:
 
         Identical captions are a tie without asking; a pair with an empty one has no label.
         """
-        ones, others = ([one_line(caption) for caption in side] for side in (first, second))
-        if len(ones) != len(others):
+        if len(first) != len(second):
             raise ValueError(
-                f"{len(ones)} first captions and {len(others)} second ones; wanted pairs."
+                f"{len(first)} first captions and {len(second)} second ones; wanted pairs."
             )
-        pairs = list(zip(ones, others, strict=True))
-        asked = {pair for pair in pairs if all(pair) and pair[0] != pair[1]}
+        return self._all("ranking", list(zip(first, second, strict=True)))
+
+    def stream(
+        self, kind: str, questions: Sequence[tuple[str, ...]]
+    ) -> Iterator[tuple[int, float]]:
+        """Number and label of every question that gets one, as soon as it does.
+
+        Args:
+            kind: "helpful", of questions with one caption as for :meth:`helpful`, or "ranking", of
+                pairs as for :meth:`prefer`.
+            questions: in any order.
+        """
+        lines = [tuple(one_line(caption) for caption in question) for question in questions]
+        self._counts["blank"] += sum(not all(line) for line in lines)
+        return self._single(lines) if kind == "helpful" else self._compared(lines)
+
+    def _all(
+        self, kind: str, questions: Sequence[tuple[str, ...]]
+    ) -> Float[np.ndarray, " questions"]:
+        labels = np.full(len(questions), np.nan)
+        for number, label in self.stream(kind, questions):
+            labels[number] = label
+        return labels
+
+    def _single(self, lines: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, float]]:
+        numbers: dict[str, list[int]] = {}
+        for number, (line,) in enumerate(lines):
+            if line:
+                numbers.setdefault(judge_prompt(self.goal, line, self.system), []).append(number)
+        for prompt, label in self._verdicts(list(numbers), HELPFUL):
+            self._counts["helpful" if label == 1.0 else "unhelpful"] += 1
+            yield from ((number, label) for number in numbers[prompt])
+        self._warn_if_none_helps()
+
+    def _compared(self, lines: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, float]]:
+        numbers: dict[tuple[str, ...], list[int]] = {}
+        for number, pair in enumerate(lines):
+            if all(pair) and len(set(pair)) > 1:
+                numbers.setdefault(pair, []).append(number)
+            elif all(pair):
+                self._counts["identical"] += 1
+                yield number, 0.5
         prompts = {
-            pair: compare_prompt(self.goal, *pair, system=self.system)
-            for one, other in sorted(asked)
+            compare_prompt(self.goal, *pair, system=self.system): pair
+            for one, other in sorted(numbers)
             for pair in ((one, other), (other, one))
         }
-        found = self._verdicts(list(prompts.values()), RANKING)
-        forward, back = (
-            np.array([found.get(prompts.get(pair, ""), np.nan) for pair in side], float)
-            for side in (pairs, [(other, one) for one, other in pairs])
-        )
-        agree = forward == 1.0 - back
-        labels = np.where(agree, forward, np.where(np.isnan(forward + back), np.nan, 0.5))
-        same = np.array([one == other != "" for one, other in pairs], bool)
-        told = np.array([all(pair) for pair in pairs], bool)
-        self._count_pairs(labels, forward, back, same, told)
-        return np.where(same, 0.5, labels)
+        found: dict[tuple[str, ...], float] = {}
+        for prompt, label in self._verdicts(list(prompts), RANKING):
+            pair = prompts[prompt]
+            found[pair] = label
+            if pair[::-1] in found:
+                for one in (pair, pair[::-1]):
+                    for number in numbers.get(one, ()):
+                        yield number, self._agreed(found[one], found[one[::-1]])
 
-    def _verdicts(self, prompts: Sequence[str], verdicts: dict[str, float]) -> dict[str, float]:
-        """The verdict on every prompt that got one; each prompt is put to the judge once."""
-        once = list(dict.fromkeys(prompts))
-        answers = self.judge.answers(once) if once else []
-        read = {
-            prompt: verdict(answer, verdicts) for prompt, answer in zip(once, answers, strict=True)
-        }
-        self._counts["asked"] += len(once)
-        self._counts["unanswered"] += answers.count(None)
-        found = {prompt: one for prompt, one in read.items() if one is not None}
-        self._counts["unparsable"] += len(once) - answers.count(None) - len(found)
-        return found
+    def _agreed(self, forward: float, back: float) -> float:
+        """The label of a pair by the verdicts on both orders, counted."""
+        label = forward if forward == 1.0 - back else 0.5
+        self._counts["tied" if label == 0.5 else "preferred"] += 1
+        self._counts["contradicted"] += forward == back != 0.5
+        return label
 
-    def _count_pairs(
-        self,
-        labels: Float[np.ndarray, " pairs"],
-        forward: Float[np.ndarray, " pairs"],
-        back: Float[np.ndarray, " pairs"],
-        same: Bool[np.ndarray, " pairs"],
-        told: Bool[np.ndarray, " pairs"],
-    ) -> None:
-        self._counts["blank"] += int(np.sum(~told))
-        self._counts["identical"] += int(np.sum(same))
-        self._counts["preferred"] += int(np.sum(np.abs(labels - 0.5) == 0.5))
-        self._counts["tied"] += int(np.sum(labels == 0.5))
-        self._counts["contradicted"] += int(np.sum((forward == back) & (forward != 0.5)))
+    def _verdicts(
+        self, prompts: Sequence[str], verdicts: dict[str, float]
+    ) -> Iterator[tuple[str, float]]:
+        """Every prompt that gets a verdict, and which, as the answers come."""
+        self._counts["asked"] += len(prompts)
+        for number, answer in _streamed(self.judge, prompts):
+            found = None if answer is None else verdict(answer, verdicts)
+            if found is not None:
+                yield prompts[number], found
+            else:
+                self._counts["unanswered" if answer is None else "unparsable"] += 1
 
     def _warn_if_none_helps(self) -> None:
         none = not self._counts["helpful"] and self._counts["unhelpful"] >= _ALWAYS_NO
@@ -155,3 +174,10 @@ class LanguageRater:
                 " captions?",
                 stacklevel=3,
             )
+
+
+def _streamed(judge: Judge, prompts: Sequence[str]) -> Iterable[tuple[int, str | None]]:
+    """Every prompt's number and answer, as they come where the judge can tell."""
+    if isinstance(judge, StreamingJudge):
+        return judge.stream(prompts)
+    return enumerate(judge.answers(prompts)) if prompts else ()

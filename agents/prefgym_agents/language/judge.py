@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import transformers
 from prefgym.judges.prompts import form
 from prefgym_agents.language.models import DTYPES, _read, context_tokens, existing_device
 
-_COUNTS = ("requests", "too_long", "cut_off")
+_COUNTS = ("requests", "too_long", "unfinished")
 _BEGIN = form("")
+_TELLING = {".json", ".safetensors", ".jinja", ".txt", ".model"}
+"""Suffixes of a checkpoint's files that decide about its answers."""
 
 
 class LocalJudge:
@@ -65,30 +67,37 @@ class LocalJudge:
         self.device, self.dtype = device, dtype
         self._model = None if self.folder is not None else model
         self._tokenizer = tokenizer
-        self._weights: str | None = None
+        self._content: str | None = None
         self._counts = dict.fromkeys(_COUNTS, 0)
 
     @property
     def name(self) -> str:
-        """The model by a hash of its weights, and what else decides about an answer."""
-        model, tokenizer = self._loaded()
-        if self._weights is None:
-            self._weights = _digest(model)
-        settings = {
-            "new_tokens": self.new_tokens,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "template": tokenizer.chat_template,
-        }
-        kind = type(model).__name__
-        return f"{kind} {self._weights} {json.dumps(settings, sort_keys=True)}"
+        """What decides about an answer: a hash of the weights, or of the folder's files, and more.
+
+        A folder's model is not read for that: whoever wants the name may be another process than
+        the one that asks.
+        """
+        if self._content is None:
+            self._content = _files(self.folder) if self.folder else _weights(self._model)
+        settings = {"new_tokens": self.new_tokens, "dtype": self._place()[1]}
+        if self.folder is None:
+            settings["template"] = self._tokenizer.chat_template
+        return f"{self._content} {json.dumps(settings, sort_keys=True)}"
 
     @property
     def counts(self) -> dict[str, int]:
-        """Numbers for a log: requests, too_long (for the context), cut_off (without an end)."""
+        """Numbers for a log: requests, too_long (for the context), unfinished (answers)."""
         return dict(self._counts)
 
     def answers(self, prompts: Sequence[str]) -> list[str | None]:
         """The answers, in the order of the prompts; None where it has no end or does not fit."""
+        answers: list[str | None] = [None] * len(prompts)
+        for number, answer in self.stream(prompts):
+            answers[number] = answer
+        return answers
+
+    def stream(self, prompts: Sequence[str]) -> Iterator[tuple[int, str | None]]:
+        """Every prompt's number and answer, batch by batch; the shortest prompts come first."""
         _, tokenizer = self._loaded()
         texts = [_wrapped(tokenizer, prompt) for prompt in prompts]
         tokens = [
@@ -96,15 +105,13 @@ class LocalJudge:
             for text in texts
         ]
         self._counts["requests"] += len(prompts)
-        fitting = [number for number, one in enumerate(tokens) if self._fits(len(one))]
+        fits = [self._fits(len(one)) for one in tokens]
+        yield from ((number, None) for number, one in enumerate(fits) if not one)
+        fitting = [number for number, one in enumerate(fits) if one]
         fitting.sort(key=lambda number: len(tokens[number]))  # little to fill up
-        answers: list[str | None] = [None] * len(prompts)
         for begin in range(0, len(fitting), self.batch):
             rows = fitting[begin : begin + self.batch]
-            written = self._write([tokens[number] for number in rows])
-            for number, answer in zip(rows, written, strict=True):
-                answers[number] = answer
-        return answers
+            yield from zip(rows, self._write([tokens[number] for number in rows]), strict=True)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the weights if they can be read again."""
@@ -119,14 +126,20 @@ class LocalJudge:
     def _loaded(self) -> tuple[Any, Any]:
         """The model and its tokenizer, read if they are not there yet."""
         if self._model is None and self.folder is not None:
-            place = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-            device = existing_device(place)
-            dtype = self.dtype or ("bfloat16" if device.type == "cuda" else "float32")
+            device, dtype = self._place()
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(
                 self.folder, local_files_only=True
             )
-            self._model = _read(self.folder, DTYPES[dtype]).to(device).eval()
+            self._model = _read(self.folder, DTYPES[dtype]).to(existing_device(device)).eval()
         return self._model, self._tokenizer
+
+    def _place(self) -> tuple[str, str]:
+        """The device, and the type of the weights."""
+        if self.folder is None:
+            model, _ = self._loaded()
+            return str(model.device), str(model.dtype).removeprefix("torch.")
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return device, self.dtype or ("bfloat16" if device.startswith("cuda") else "float32")
 
     def _fits(self, prompt_tokens: int) -> bool:
         longest = context_tokens(self._loaded()[0].config)
@@ -172,7 +185,7 @@ class LocalJudge:
         if verdict is not None:
             return str(text[:verdict])
         if end is None:
-            self._counts["cut_off"] += 1
+            self._counts["unfinished"] += 1
             return None
         return str(text)
 
@@ -213,13 +226,25 @@ def _ends(model: Any, tokenizer: Any) -> set[int]:
     return {one for one in (*several, tokenizer.eos_token_id) if one is not None}
 
 
-def _digest(model: Any) -> str:
-    """A hash of all weights."""
+def _weights(model: Any) -> str:
+    """The model's class, and a hash of all weights."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+    return f"{type(model).__name__} {digest.hexdigest()[:16]}"
+
+
+def _files(folder: Path) -> str:
+    """The model's class, and a hash of the files of its folder: weights, settings, tokenizer."""
+    digest = hashlib.sha256()
+    for file in sorted(one for one in folder.iterdir() if one.suffix in _TELLING):
+        with file.open("rb") as content:
+            digest.update(
+                f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode()
+            )
+    classes = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures")
+    return f"{(classes or ['model'])[0]} {digest.hexdigest()[:16]}"
 
 
 def _check_folder(folder: Path) -> None:
