@@ -42,6 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: "_Server"
 
     def do_GET(self) -> None:
+        self._note_headers()
         said = self.server.listing
         models = {"data": [{"id": one} for one in self.server.models]}
         self._send(said, said.body or json.dumps(models).encode())
@@ -49,10 +50,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt = asked["messages"][0]["content"]
+        self._note_headers()
         with self.server.lock:
             number = len(self.server.asked)
             self.server.asked.append(asked)
-            self.server.headers.append({name.lower(): one for name, one in self.headers.items()})
             self.server.times.append(time.monotonic())
             self.server.now += 1
             self.server.most = max(self.server.most, self.server.now)
@@ -64,6 +65,10 @@ class _Handler(BaseHTTPRequestHandler):
         message = {"role": "assistant", "content": text}
         done = {"choices": [{"index": 0, "message": message, "finish_reason": said.finish}]}
         self._send(said, json.dumps(done).encode() if said.body is None else said.body)
+
+    def _note_headers(self) -> None:
+        with self.server.lock:
+            self.server.headers.append({name.lower(): one for name, one in self.headers.items()})
 
     def _send(self, said: Said, body: bytes) -> None:
         self.send_response(said.status)
@@ -94,7 +99,7 @@ class _Server(ThreadingHTTPServer):
         self.lock = Lock()
         self.connections: list[socket.socket] = []
         self.asked: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
+        self.headers: list[dict[str, str]] = []  # of the list of models and of the questions
         self.times: list[float] = []
         self.now = self.most = 0
 

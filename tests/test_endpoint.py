@@ -19,6 +19,7 @@ from prefgym.judges.prompts import judge_prompt
 from tests.endpoint_server import MODEL, Said, endpoint
 
 KEY = "sk-test-4f9c2a71"
+OF_OPENAI = ("OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS")
 CAPTIONS = ["You pick up the key.", "You drop the key.", "You open the door.", "You see a ball."]
 PROMPTS = [judge_prompt("open the door", one) for one in CAPTIONS]
 RIGHT = RuleJudge().answers(PROMPTS)
@@ -28,7 +29,7 @@ IMPATIENT = replace(QUICK, timeout_s=0.3)
 
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+    for name in ("OPENAI_API_KEY", *OF_OPENAI, "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -65,6 +66,7 @@ def test_the_endpoint_is_not_told_about_the_machine(judges: Any) -> None:
         told = {name for one in server.headers for name in one if name.startswith("x-stainless-")}
         said = " ".join(one.lower() for each in server.headers for one in each.values())
     assert told <= {"x-stainless-retry-count", "x-stainless-read-timeout"}
+    assert all(one["user-agent"].startswith("AsyncOpenAI/Python ") for one in server.headers)
     assert platform.system().lower() not in said
     assert platform.machine().lower() not in said
     assert platform.python_version() not in said
@@ -88,7 +90,6 @@ FAULTS = {
     "no JSON": (Said(body=b"<html>"), "malformed"),
     "JSON of something else": (Said(body=b'{"choices": []}'), "malformed"),
     "no text": (Said(body=b'{"choices": [{"message": {"content": null}}]}'), "malformed"),
-    "a half answer": (Said(text="The key", finish="length"), "cut_off"),
     "a cut connection": (Said(cut=True), "cut_off"),
 }
 
@@ -113,21 +114,45 @@ def test_a_lasting_fault_is_no_answer_and_no_exception(name: str, judges: Any) -
     assert judge.counts["given_up"] == 1
 
 
-def test_the_server_is_left_alone_for_as_long_as_it_wishes(judges: Any) -> None:
-    full = Said(status=429, headers={"Retry-After": "0.3"})
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_the_server_is_left_alone_for_as_long_as_it_wishes(attempts: int, judges: Any) -> None:
+    full = Said(status=429, headers={"Retry-After": "0.15"})
+    patience = Patience(concurrency=1, timeout_s=20.0, attempts=attempts, backoff_s=0.0)
     with endpoint(lambda n, _: full if n == 0 else Said()) as server:
-        judge = judges(server.url, patience=Patience(concurrency=1, timeout_s=20.0, backoff_s=0.0))
-        assert judge.answers(PROMPTS) == RIGHT
-    assert server.times[1] - server.times[0] >= 0.29
+        answers = judges(server.url, patience=patience).answers(PROMPTS)
+    assert answers == [RIGHT[0] if attempts > 1 else None, *RIGHT[1:]]
+    assert server.times[1] - server.times[0] >= 0.14
 
 
-def test_a_pause_that_is_too_long_ends_the_call_and_not_the_training(judges: Any) -> None:
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_pause_that_is_too_long_holds_for_later_calls_and_ends_no_training(
+    attempts: int, judges: Any
+) -> None:
     full = Said(status=429, headers={"Retry-After": "3600"})
+    patience = Patience(concurrency=1, timeout_s=20.0, attempts=attempts, longest_wait_s=1.0)
     with endpoint(lambda n, _: full if n == 0 else Said()) as server:
-        judge = judges(server.url, patience=Patience(concurrency=1, longest_wait_s=1.0))
-        assert judge.answers(PROMPTS) == [None] * len(PROMPTS)
-        assert judge.answers(PROMPTS) == RIGHT
-    assert judge.counts["given_up"] == len(PROMPTS)
+        judge = judges(server.url, patience=patience)
+        for _ in range(3):
+            assert judge.answers(PROMPTS) == [None] * len(PROMPTS)
+        assert len(server.asked) == judge.counts["requests"] == 1
+        assert judge.counts["given_up"] == 3 * len(PROMPTS)
+        copied = pickle.loads(pickle.dumps(judge))
+        assert copied.answers(PROMPTS) == RIGHT
+        copied.close()
+
+
+def test_after_a_pause_that_is_too_long_the_server_is_asked_again(judges: Any) -> None:
+    full = Said(status=429, headers={"Retry-After": "0.15"})
+    with endpoint(lambda n, _: full if n == 0 else Said()) as server:
+        judge = judges(server.url, patience=replace(QUICK, concurrency=1, longest_wait_s=0.1))
+        calls = 1
+        while (answers := judge.answers(PROMPTS)) == [None] * len(PROMPTS):
+            time.sleep(0.01)
+            calls += 1
+            assert calls < 100
+    assert answers == RIGHT
+    assert server.times[1] - server.times[0] >= 0.14
+    assert judge.counts["given_up"] == (calls - 1) * len(PROMPTS)
 
 
 def test_pauses_grow_and_repeat_themselves() -> None:
@@ -204,6 +229,28 @@ def test_a_refused_question_is_counted_and_said_once(judges: Any) -> None:
     assert judge.counts["refused"] == judge.counts["requests"] == len(PROMPTS)
 
 
+@pytest.mark.parametrize(
+    ("sampling", "advice"),
+    [
+        ({"max_tokens": 64}, r"greater max_tokens in sampling= \(now 64\)"),
+        ({"max_completion_tokens": 9}, r"greater max_completion_tokens in sampling= \(now 9\)"),
+        ({}, r"greater max_tokens in sampling= \(now the endpoint's own\)"),
+    ],
+)
+def test_an_unfinished_answer_is_not_asked_for_again_and_said_once(
+    sampling: dict[str, int], advice: str, judges: Any
+) -> None:
+    half = Said(text="The key opens", finish="length")
+    with endpoint(lambda _, prompt: half if prompt in PROMPTS[:2] else Said()) as server:
+        judge = judges(server.url, sampling=sampling)
+        with pytest.warns(UserWarning, match=rf"'tiny' did not finish.*{advice}") as seen:
+            assert judge.answers(PROMPTS) == [None, None, *RIGHT[2:]]
+        assert judge.answers(PROMPTS[:1]) == [None]
+    assert len(seen) == 1
+    counts = {one: number for one, number in judge.counts.items() if number}
+    assert counts == {"requests": len(PROMPTS) + 1, "given_up": 3, "unfinished": 3}
+
+
 # --- what can never work ----------------------------------------------------------------------
 
 
@@ -228,6 +275,17 @@ def test_an_endpoint_without_a_list_of_models_is_asked(status: int, judges: Any)
         assert judges(server.url).answers(PROMPTS) == RIGHT
 
 
+def test_nobody_waits_behind_the_last_attempt(judges: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(Patience, "pause_s", lambda self, prompt, n: waited.append(n) or 0.0)
+    with endpoint(lambda *_: Said(status=503), listing=Said(status=503)) as server:
+        judge = judges(server.url)
+        judge.check()
+        assert waited == [0, 1]
+        assert judge.answers(PROMPTS[:1]) == [None]
+    assert waited == [0, 1, 0, 1]
+
+
 def test_a_key_can_be_set_after_the_error(judges: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with endpoint() as server:
         judge = judges(server.url)
@@ -237,7 +295,7 @@ def test_a_key_can_be_set_after_the_error(judges: Any, monkeypatch: pytest.Monke
         server.listing = Said()
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         assert judge.answers(PROMPTS) == RIGHT
-    assert {one["authorization"] for one in server.headers} == {f"Bearer {KEY}"}
+    assert {one["authorization"] for one in server.headers[1:]} == {f"Bearer {KEY}"}
 
 
 def test_a_wrong_model_is_an_error(judges: Any) -> None:
@@ -344,6 +402,17 @@ def test_the_key_is_sent_and_is_found_nowhere_else(
     assert not [one for one in pieces if KEY in repr(one)]
 
 
+@pytest.mark.parametrize("key", ["es", "s", "ANSWER", "1234567", "12345678"])
+def test_a_dummy_key_does_not_blot_answers(
+    key: str, judges: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with endpoint(lambda *_: Said(text=f"The key is {key}.\nANSWER: yes")) as server:
+        (answer,) = judges(server.url).answers(PROMPTS[:1])
+    assert answer == f"The key is {key if len(key) < 8 else '***'}.\nANSWER: yes"
+    assert server.headers[-1]["authorization"] == f"Bearer {key}"
+
+
 def test_a_key_that_can_be_none_is_not_shown(judges: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", f"{KEY} ümlaut\n")
     with endpoint() as server, pytest.raises(ValueError, match="OPENAI_API_KEY holds") as error:
@@ -351,12 +420,23 @@ def test_a_key_that_can_be_none_is_not_shown(judges: Any, monkeypatch: pytest.Mo
     assert KEY not in str(error.value)
 
 
-def test_only_the_named_key_is_sent(judges: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY"):
+@pytest.mark.parametrize(("variable", "sent"), [(None, "none"), ("MY_KEY", "mine")])
+def test_only_the_named_key_is_sent(
+    variable: str | None, sent: str, judges: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "mine")
+    for name in ("OPENAI_API_KEY", *OF_OPENAI[:3]):
         monkeypatch.setenv(name, KEY)
+    custom = f"X-Team: {KEY}\nauthorization: Bearer {KEY}\nUser-Agent: {KEY}\nOpenAI-Beta: {KEY}"
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", custom)
     with endpoint() as server:
-        judges(server.url, key_variable=None).answers(PROMPTS)
+        assert judges(server.url, key_variable=variable).answers(PROMPTS) == RIGHT
+    assert len(server.headers) == 1 + len(PROMPTS)
     assert KEY not in str(server.headers)
+    assert {one["authorization"] for one in server.headers} == {f"Bearer {sent}"}
+    names = {name for one in server.headers for name in one}
+    assert not names & {"openai-organization", "openai-project", "openai-beta", "x-team"}
+    assert os.environ["OPENAI_CUSTOM_HEADERS"] == custom
 
 
 # --- processes --------------------------------------------------------------------------------

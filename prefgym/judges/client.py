@@ -16,7 +16,7 @@ import httpx2
 import openai
 
 from prefgym.judges.connections import Connections, suits
-from prefgym.judges.endpoint_errors import NO_KEY
+from prefgym.judges.endpoint_errors import SECRET
 
 _TOO_LONG = ("context_length_exceeded", "context length", "context size", "context window")
 """How servers say that a prompt does not fit."""
@@ -26,8 +26,6 @@ _FAULTS |= dict.fromkeys(
     (301, 302, 303, 307, 308), "unknown_model"
 )  # a key stays where it was sent
 _WORDS = 300
-_ABOUT_US = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
-"""What openai would tell the endpoint about this machine, in a header each."""
 
 
 class Reply(NamedTuple):
@@ -42,6 +40,20 @@ class Reply(NamedTuple):
     """How long the server asks to wait."""
 
 
+class _OpenAI(openai.AsyncOpenAI):
+    """Tells the endpoint the key, and nothing about this machine or from its environment.
+
+    openai would add headers for the machine's system and for OPENAI_ORG_ID, OPENAI_PROJECT_ID and
+    OPENAI_CUSTOM_HEADERS (which may hold other keys, or replace this one), wherever the URL leads.
+    """
+
+    @property
+    def default_headers(self) -> dict[str, str | openai.Omit]:
+        """All that is sent besides the key."""
+        form, agent = "application/json", f"AsyncOpenAI/Python {openai.__version__}"
+        return {"Accept": form, "Content-Type": form, "User-Agent": agent}
+
+
 class Client:
     """Connections to an endpoint; belongs to the event loop that uses it first.
 
@@ -53,16 +65,14 @@ class Client:
 
     def __init__(self, url: str, key: str, timeout_s: float) -> None:
         settings: dict[str, Any] = {"timeout": timeout_s, "follow_redirects": False}
-        untold: Any = openai.Omit()
         if suits(url):
             settings["transport"] = Connections(url)
         self._key, self._timeout_s, self._url = key, timeout_s, url.rstrip("/")
-        self._openai = openai.AsyncOpenAI(
+        self._openai = _OpenAI(
             base_url=url,
             api_key=key,
             max_retries=0,
             timeout=timeout_s,
-            default_headers={f"X-Stainless-{name}": untold for name in _ABOUT_US},
             http_client=openai.DefaultAsyncHttpxClient(**settings),
         )
 
@@ -121,7 +131,7 @@ class Client:
         except (ValueError, LookupError, TypeError, AttributeError):
             return Reply(None, "malformed", f"no completion but {self._said(response)!r}")
         if end == "length":
-            return Reply(None, "cut_off", "the answer was cut off at its greatest length")
+            return Reply(None, "unfinished", "it was cut off at its greatest length")
         if not isinstance(text, str) or end == "content_filter":
             return Reply(None, "malformed", f"a completion without a text (it ended by {end!r})")
         return Reply(self._without_key(text))
@@ -152,7 +162,7 @@ class Client:
         return self._without_key(" ".join(str(error).split()))[:_WORDS]
 
     def _without_key(self, text: str) -> str:
-        return text if self._key == NO_KEY else text.replace(self._key, "***")
+        return text if len(self._key) < SECRET else text.replace(self._key, "***")
 
 
 def _wait_s(headers: httpx2.Headers) -> float | None:

@@ -25,7 +25,7 @@ SAMPLING: Mapping[str, Any] = {"temperature": 0.0, "max_tokens": 512}
 
 FAULTS = (
     *("timeouts", "rate_limits", "server_errors", "malformed", "cut_off", "unreachable"),
-    *("too_long", "refused", "unauthorised", "unknown_model"),
+    *("unfinished", "too_long", "refused", "unauthorised", "unknown_model"),
 )
 """What can come instead of an answer."""
 _PASSING = frozenset(FAULTS[:6])
@@ -49,7 +49,7 @@ class Patience:
     backoff_s: float = 0.5
     """Before the second attempt; twice as long before each further one, times .5 to 1.5."""
     longest_wait_s: float = 60.0
-    """An endpoint that wants a longer pause is not asked again in the same call."""
+    """An endpoint that wants a longer pause is left alone: till then calls get no answers."""
     seed: int = 0
     """Of the factors .5 to 1.5, which also depend on the prompt."""
 
@@ -85,7 +85,7 @@ class _Batch:
     pause_until: float = 0.0
     """The endpoint wants to be left alone until then (of the monotonic clock)."""
     closed: bool = False
-    """It is gone, or wants a long pause: what waits gets no answer in this call."""
+    """It is gone: what waits gets no answer in this call."""
     error: ValueError | None = None
     """It will never answer."""
 
@@ -108,14 +108,16 @@ class EndpointJudge:
     Questions that fail are asked again, later and later, and as late as the endpoint wishes
     (``Retry-After``, which then holds for all questions). What gets no answer in the end is None
     and is counted; nothing is raised for it, so that a training goes on, and the next call asks
-    anew. If the endpoint is gone, the rest of a call is not asked at all.
+    anew. If the endpoint is gone, the rest of a call is not asked at all; if it wants a long pause,
+    nothing is asked till then, by later calls neither.
 
     Three things are errors, because they cannot pass: nobody answers at the first contact, the
     model is not there, the key is missing or wrong. They are raised only as long as no answer ever
     came; a judge that was pickled remembers whether one did.
 
     The key is read from the environment by whoever asks. The judge knows the variable's name only:
-    the key is in no pickle, no message, no name and no answer.
+    the key is in no pickle, no message, no name and no answer (where a server repeats it, one of
+    fewer than 8 characters is let through: dummy keys such as "no" are part of many words).
 
     Args:
         url: up to and including ``/v1``, which is added if there is no path.
@@ -152,6 +154,7 @@ class EndpointJudge:
         self._background: Background | None = None
         self._client: Any = None
         self._finalizer: Any = None
+        self._unwelcome_until = 0.0  # of the monotonic clock
 
     @property
     def name(self) -> str:
@@ -261,10 +264,11 @@ class EndpointJudge:
 
     async def _check(self) -> None:
         for attempt in range(self.patience.attempts):
+            if attempt > 0:
+                await asyncio.sleep(self.patience.pause_s("", attempt - 1))
             listed = await self._client.models()
             if isinstance(listed, list) or listed.fault not in _PASSING:
                 break
-            await asyncio.sleep(self.patience.pause_s("", attempt))
         if not isinstance(listed, list):
             if listed.fault not in _SPEAKS:
                 raise hopeless(self, listed.fault, listed.words)
@@ -293,7 +297,7 @@ class EndpointJudge:
         for attempt in range(self.patience.attempts):
             while (left := batch.pause_until - time.monotonic()) > 0.0:
                 await asyncio.sleep(left)
-            if batch.closed or batch.error is not None:
+            if batch.closed or batch.error or time.monotonic() < self._unwelcome_until:
                 return None
             self._counts["requests"] += 1
             self._counts["retries"] += attempt > 0
@@ -306,19 +310,19 @@ class EndpointJudge:
             if reply.fault not in _PASSING:
                 self._complain(reply, batch)
                 return None
-            if attempt + 1 < self.patience.attempts:
-                await self._wait(prompt, attempt, reply.wait_s, batch)
+            await self._wait(prompt, attempt, reply.wait_s or 0.0, batch)
         batch.closed |= reply.fault == "unreachable" and batch.answered == begun
         return None
 
-    async def _wait(self, prompt: str, attempt: int, wished_s: float | None, batch: _Batch) -> None:
-        pause_s = self.patience.pause_s(prompt, attempt)
-        if wished_s is not None:
-            if wished_s > self.patience.longest_wait_s:
-                batch.closed = True
-                return
-            batch.pause_until = max(batch.pause_until, time.monotonic() + wished_s)
-        await asyncio.sleep(pause_s)
+    async def _wait(self, prompt: str, attempt: int, wished_s: float, batch: _Batch) -> None:
+        """Heed what the endpoint wishes, in all questions, and wait if this one is asked again."""
+        until = time.monotonic() + wished_s
+        if wished_s > self.patience.longest_wait_s:
+            self._unwelcome_until = max(self._unwelcome_until, until)
+            return
+        batch.pause_until = max(batch.pause_until, until)
+        if attempt + 1 < self.patience.attempts:
+            await asyncio.sleep(self.patience.pause_s(prompt, attempt))
 
     def _complain(self, reply: Any, batch: _Batch) -> None:
         """Say once what is wrong; as an error where nothing ever was right."""

@@ -1,23 +1,30 @@
 """What is said about endpoints that will not answer: what came, what was wanted, what to do."""
 
 import os
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from prefgym.names import lookup
 
 NO_KEY = "none"
 """What is sent where no key is known; servers without keys do not look at it."""
+SECRET = 8
+"""Characters from which on a key is worth hiding; a shorter one may stand in any text."""
 
 
 @runtime_checkable
 class Endpoint(Protocol):
-    """Who was asked for what, with the key in which variable."""
+    """Who was asked for what, how, and with the key in which variable."""
 
     url: str
     model: str | None
     key_variable: str | None
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """What a question says about how the answer is drawn."""
+        ...
 
 
 def checked_url(url: str) -> str:
@@ -112,6 +119,15 @@ def complaint(endpoint: Endpoint, fault: str, words: str) -> str:
         return (
             f"A prompt is longer than what {endpoint.model!r} reads ({words}); such captions get no"
             " answer and are counted: shorten them, or serve the model with a longer context."
+        )
+    if fault == "unfinished":
+        limit = "max_completion_tokens"  # as newer models of OpenAI call it
+        limit = limit if limit in endpoint.sampling else "max_tokens"
+        now = endpoint.sampling.get(limit, "the endpoint's own")
+        return (
+            f"{endpoint.model!r} did not finish an answer ({words}); such captions get no answer"
+            f" and are counted: set a greater {limit} in sampling= (now {now}); models that think"
+            " first need more."
         )
     return (
         f"{endpoint.url} refuses a question ({words}); such captions get no answer and are counted:"
