@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,21 @@ class Fake:
         self.calls.append([f"{a}|{b}" for a, b in zip(first, second, strict=True)])
         gaps = np.array([len(a) - len(b) for a, b in zip(first, second, strict=True)])
         return 0.5 + 0.5 * np.sign(gaps)
+
+
+class Streaming(Fake):
+    """Answers one question after the other."""
+
+    def stream(
+        self, kind: str, questions: Sequence[tuple[str, ...]]
+    ) -> Iterator[tuple[int, float]]:
+        for number, (caption,) in enumerate(questions):
+            yield number, float(self.helpful([caption])[0])
+
+
+def streaming(notes: Path, delay_s: float = 0.0) -> Streaming:
+    """Another one."""
+    return Streaming(notes, delay_s)
 
 
 def fake(notes: Path, delay_s: float = 0.0) -> Fake:

@@ -7,9 +7,10 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from prefgym.annotation import Annotator, CaptionLabels, Inline, PairLabels
 from prefgym.annotation.asking import ask, told
 from prefgym.annotation.backlog import Backlog
 from prefgym.annotation.labels import FILE, LabelReader, LabelWriter
-from tests.annotation_raters import Fake, dead, fake
+from tests.annotation_raters import Fake, Streaming, dead, fake, streaming
 
 
 def until(true: Callable[[], bool], most_s: float = 20.0) -> None:
@@ -122,6 +123,36 @@ def test_a_judge_that_is_gone_is_told_from_one_that_says_nothing() -> None:
     outcome = ask(rater, "helpful", one("key"))
     assert outcome.down
     assert "wanted as many numbers in [0, 1]" in str(outcome.error)
+
+
+@pytest.mark.parametrize("reason", ["blank", "too_long", "refused", "unfinished"])
+def test_a_judge_who_cannot_answer_a_question_is_there(reason: str) -> None:
+    rater = Fake()
+
+    def silent(captions: Sequence[str]) -> np.ndarray:
+        rater.counts[reason] = rater.counts.get(reason, 0) + len(captions)
+        return np.full(len(captions), np.nan)
+
+    rater.helpful = silent  # type: ignore[method-assign]
+    assert ask(rater, "helpful", one("key")) == ([], False, None)
+    inline = Inline(rater)
+    for _ in range(64):
+        inline.offer(["key"])
+    assert inline.counts()["failures"] == 0
+    assert inline.counts()["asked"] == 7  # ever more rarely
+
+
+def test_what_came_before_a_judge_failed_is_kept() -> None:
+    class Failing(Streaming):
+        def helpful(self, captions: Sequence[str]) -> np.ndarray:
+            if captions == ["wall"]:
+                raise ConnectionError("gone")
+            return super().helpful(captions)
+
+    heard: list[Any] = []
+    outcome = ask(Failing(), "helpful", one("key", "wall", "torch"), heard.extend)
+    assert outcome == ([(("key",), 1.0)], True, "ConnectionError: gone")
+    assert heard == outcome.labelled
 
 
 def test_no_secret_of_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,6 +321,24 @@ time.sleep(60)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_labels_are_written_while_others_come_and_a_kill_loses_hardly_any(tmp_path: Path) -> None:
+    notes, names = tmp_path / "notes", [f"key {number}" for number in range(8)]
+    make = partial(streaming, notes, 0.2)
+    with Annotator(tmp_path / "labels", make, batch=50) as annotator:
+        annotator.offer(names)
+        got: dict[str, float] = {}
+        until(lambda: got.update(labelled(annotator)) or len(got) > 0)
+        assert len(notes.read_text().splitlines()) < 8  # the call goes on
+        assert annotator.pid is not None
+        os.kill(annotator.pid, signal.SIGKILL)
+        annotator._process.join()
+        before = dict(got)
+        until(lambda: got.update(labelled(annotator)) or len(got) == 8)
+    asked = notes.read_text().splitlines()
+    assert {asked.count(one) for one in before} == {1}
+    assert len(asked) <= 8 + 4  # what half a second and a question held
+
+
 def test_the_process_ends_with_its_parent_and_leaves_interrupts_to_it(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)  # without a guard: the new process must not run it again

@@ -182,7 +182,7 @@ def test_motif_labels_first_and_then_freezes() -> None:
 
 
 def test_motif_waits_for_an_annotator_that_answers_now_and_then() -> None:
-    late = annotator("ranking", every=50)
+    late = annotator("ranking", every=1_000)
     made = Intrinsic(backend(), late, "motif", label_steps=256, fit_steps=5).learn(384)
     assert late.counts()["waiting"] == 0 < late.counts()["labelled"]
     assert made.frozen
@@ -222,6 +222,15 @@ def test_a_judge_who_never_helps_is_one_warning_and_no_end(
     assert [sentence in str(one.message) for one in said].count(True) == 1
     assert made.num_timesteps == 1_024
     assert leak.fingerprint(made) != before
+
+
+def test_a_judge_who_never_helps_is_told_of_where_there_are_few_captions() -> None:
+    env = gym.make_vec("prefgym/Empty-8x8-v0", num_envs=2, counts=4, query_every=None)
+    policy = sb3_backend("PPO", env, n_steps=16, batch_size=32, policy_kwargs={"net_arch": [8]})
+    made = Intrinsic(policy, annotator(judge=Always("ANSWER: no")))
+    with pytest.warns(UserWarning, match="no caption is found helpful"):
+        made.learn(256)
+    assert made.annotator.counts()["labelled"] < 5
 
 
 def test_a_judge_who_helps_is_no_warning() -> None:

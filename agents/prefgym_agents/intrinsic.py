@@ -51,14 +51,16 @@ MODELS: dict[str, str] = {
     "ranking": "ranking",
 }
 """Models of captions, and what each wants to be told."""
-PATIENCE, PAUSE_S = 600, 0.05
-"""Looks for the labels that come first while none comes, and the time between two of them."""
+FUTILE, SILENT_S, PAUSE_S = 6, 600.0, 0.05
+"""Labels that come first are waited for until what is left was asked about so often in vain, or no
+label came for so many seconds; and the time between two looks."""
 UNLABELLED = (
     "{left} questions have no answer, and the model of captions is frozen without them; look"
     " whether the judge answers, or label for longer."
 )
 SILENCE, FEW = 0.1, 5
-"""Share of the training, and labels, after which it is said that no caption earns anything."""
+"""Share of the training, and labels (fewer where there are fewer captions, or at the end), after
+which it is said that no caption earns anything."""
 NOTHING_HELPS = (
     "no caption is found helpful, or better than another, after {labels} labels, so that the reward"
     " is constant; is the goal in the words of the captions, and what does the judge answer?"
@@ -252,20 +254,23 @@ class Intrinsic(Learner):
 
     def _last_labels(self) -> dict[str, float]:
         """Wait for the labels that were asked for, learn from them, and freeze the model."""
-        idle, left = 0, self.annotator.counts()["waiting"]
-        while left and idle < PATIENCE:
-            self._offer([])
-            now = self.annotator.counts()["waiting"]
-            idle, left = (0, now) if now < left else (idle + 1, left)
+        last = now = self.annotator.counts()
+        since = time.monotonic()
+        while now["waiting"] and not _in_vain(last, now) and time.monotonic() < since + SILENT_S:
             if isinstance(self.annotator, Annotator):
                 time.sleep(PAUSE_S)
-        if left:
+            self._offer([])
+            now = self.annotator.counts()
+            if now["waiting"] < last["waiting"]:
+                last, since = now, time.monotonic()
+        if now["waiting"]:
             self._settled = True
-            warnings.warn(f"Intrinsic: {UNLABELLED.format(left=left)}", stacklevel=3)
+            told = UNLABELLED.format(left=now["waiting"])
+            warnings.warn(f"Intrinsic: {told}", stacklevel=3)
         with self.clock("reward_model"):
-            told = self.model.learn(self.annotator.labels(), steps=self.config.fit_steps)
+            metrics = self.model.learn(self.annotator.labels(), steps=self.config.fit_steps)
         self.frozen = self._stale = True
-        return _named("reward_model", told)
+        return _named("reward_model", metrics)
 
     def _warn(self, total_timesteps: int) -> None:
         """Say once if a tenth of the training is over and no caption earns anything."""
@@ -275,7 +280,9 @@ class Intrinsic(Learner):
         counts, known = self.annotator.counts(), self.captions.texts(range(len(self.captions)))
         earning = not self._tied and bool(self.model.rewards(known).any())
         unheard = not counts["labelled"] and counts["waiting"] > 0
-        self._settled = earning or unheard or counts["labelled"] >= FEW
+        over = self.num_timesteps >= total_timesteps and counts["labelled"] > 0
+        enough = counts["labelled"] >= max(1, min(FEW, len(known) - 1))
+        self._settled = earning or unheard or enough or over
         if self._settled and not earning:
             sentence = NOTHING_HELPS if counts["labelled"] else NO_LABEL
             told = sentence.format(labels=counts["labelled"], steps=self.num_timesteps)
@@ -309,6 +316,7 @@ class Intrinsic(Learner):
             "frozen": self.frozen,
             "stale": self._stale,
             "settled": self._settled,
+            "tied": self._tied,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -316,7 +324,7 @@ class Intrinsic(Learner):
         self.model.set_state(state["model"])
         self.annotator.set_state(state["annotator"])
         self.frozen = state["frozen"]
-        self._stale, self._settled = state["stale"], state["settled"]
+        self._stale, self._settled, self._tied = state["stale"], state["settled"], state["tied"]
 
 
 def _named(prefix: str, metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -325,3 +333,10 @@ def _named(prefix: str, metrics: Mapping[str, Any]) -> dict[str, float]:
         name if name.startswith(f"{prefix}/") else f"{prefix}/{name}": float(one)
         for name, one in metrics.items()
     }
+
+
+def _in_vain(last: Mapping[str, int], now: Mapping[str, int]) -> bool:
+    """Whether asking, since the last label came, shows that no other is to be hoped for."""
+    grown = {name: now.get(name, 0) - last.get(name, 0) for name in now}
+    gone = grown["failures"] + grown.get("restarts", 0)
+    return gone >= FUTILE or grown["asked"] >= FUTILE * now["waiting"]

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from prefgym.annotation.labels import Labelled, Question
+from prefgym.judges.endpoint_errors import SECRET
 from prefgym.streams import together
 
 
@@ -110,13 +111,11 @@ def told(error: BaseException) -> str:
     text = " ".join(f"{type(error).__name__}: {error}".split())
     for name, value in os.environ.items():
         secret = any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD"))
-        if secret and len(value) >= _SECRET:
+        if secret and len(value) >= SECRET:
             text = text.replace(value, "***")
     return text[:_LINE]
 
 
-_SECRET = 8
-"""Characters from which on a value is worth hiding, and does not stand in every text."""
 _LINE = 300
 _ALIVE = ("unparsable", "blank", "too_long", "refused", "unfinished")
 """What a rater counts that shows somebody to be there, though the question has no label."""
