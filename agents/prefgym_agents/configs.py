@@ -164,8 +164,8 @@ class IntrinsicRun(Run):
     """Id of an environment that tells captions: MiniGrid, or text that has phrases."""
     judge: str = "rules"
     """Who judges captions: rules (words of the goal and what leads to it), openai:URL or
-    openai:MODEL@URL (any OpenAI-compatible endpoint; the key is read from OPENAI_API_KEY), or
-    path:FOLDER (a language model of this machine)."""
+    openai:MODEL@URL (any OpenAI-compatible endpoint; the key is read from OPENAI_API_KEY; a run
+    remembers the model), or path:FOLDER (a language model of this machine)."""
     goal: str = ""
     """What captions are judged by, in words, as in --goal "open the door"."""
     learner: intrinsic.Config = field(default_factory=intrinsic.Config)
