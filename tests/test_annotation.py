@@ -153,6 +153,9 @@ def test_what_came_before_a_judge_failed_is_kept() -> None:
     outcome = ask(Failing(), "helpful", one("key", "wall", "torch"), heard.extend)
     assert outcome == ([(("key",), 1.0)], True, "ConnectionError: gone")
     assert heard == outcome.labelled
+    rater = Streaming()
+    rater.helpful = lambda captions: np.array([2.0])  # type: ignore[method-assign]
+    assert "wanted a number in [0, 1]" in str(ask(rater, "helpful", one("key")).error)
 
 
 def test_no_secret_of_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def _as_they_come(
 ) -> Iterator[list[tuple[int, float]]]:
     """Numbers and labels of the questions that get one."""
     if isinstance(rater, StreamingRater):
-        yield from together(rater.stream(kind, questions))
+        yield from together(_sound(label) for label in rater.stream(kind, questions))
         return
     columns = [list(column) for column in zip(*questions, strict=True)]
     given = rater.helpful(*columns) if kind == "helpful" else rater.prefer(*columns)
@@ -91,6 +91,16 @@ def _as_they_come(
             " [0, 1] or NaN"
         )
     yield [(number, float(label[number])) for number in np.isfinite(label).nonzero()[0].tolist()]
+
+
+def _sound(answered: tuple[int, float]) -> tuple[int, float]:
+    """A question's number and its label, if it is one."""
+    if not 0.0 <= answered[1] <= 1.0:
+        raise ValueError(
+            f"the rater gave {answered[1]!r} for a question; wanted a number in [0, 1], and none"
+            " where there is no answer"
+        )
+    return answered
 
 
 def failing(error: str) -> str:
