@@ -1,6 +1,7 @@
 """The judge in this process, on models of a thousand weights; and judges by one word."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import transformers
 from prefgym.judges import Cached, EndpointJudge, Judge, RuleJudge
 from prefgym.judges.prompts import HELPFUL, judge_prompt, verdict
 from prefgym.text import Layout, Vocabulary
+from prefgym_agents import configs
 from prefgym_agents.judges import judge_from, named
 from prefgym_agents.language import models
 from prefgym_agents.language.judge import LocalJudge
@@ -226,3 +228,14 @@ def test_a_url_with_a_password_names_no_judge_and_is_not_shown() -> None:
         with pytest.raises(ValueError, match="keys come from the environment only") as error:
             judge_from(text)
         assert "secret" not in str(error.value)
+
+
+def test_a_run_remembers_whole_paths(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models.save(made()[0], WORDS, run_folder / "model")
+    monkeypatch.chdir(run_folder)
+    given = configs.IntrinsicRun(judge="path:model", goal="open", language_model=Path("model"))
+    found, place = configs.lasting(given), Path("model").resolve()
+    assert found == replace(given, judge=f"path:{place}", language_model=place)
+    assert configs.lasting(found) == found
+    absent = replace(given, judge="rules", language_model=Path("nowhere"))
+    assert configs.lasting(absent) == absent  # what builds the run says that it is not there

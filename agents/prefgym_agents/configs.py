@@ -230,14 +230,20 @@ def build(config: Run, directory: Path | None = None) -> Learner:
 
 
 def lasting(config: Run) -> Run:
-    """The same run, which means the same whenever it is read: its judge's model has a name.
+    """The same run, which means the same wherever and whenever it is read.
+
+    Its files have their whole paths, and its judge's model has a name.
 
     Raises:
         ValueError: the judge's model has none, and cannot be asked for.
     """
-    return (
-        replace(config, judge=named(config.judge)) if isinstance(config, IntrinsicRun) else config
-    )
+    given = {name: getattr(config, name, None) for name in ("language_model", "data")}
+    whole: dict[str, Any] = {
+        name: path.resolve() for name, path in given.items() if path is not None and path.exists()
+    }
+    if isinstance(config, IntrinsicRun):
+        whole["judge"] = named(config.judge)
+    return replace(config, **whole)
 
 
 def unjudged(config: Run) -> Run:

@@ -45,16 +45,18 @@ def judge_from(text: str) -> Judge:
 
 
 def named(text: str) -> str:
-    """The same judge in a word that names its model, which the endpoint is asked for if need be.
+    """The same judge in a word that holds wherever and whenever it is read.
 
-    A run remembers this word: whoever goes on with it asks the same model, whatever the endpoint
-    serves then, and can begin while nobody answers there.
+    An endpoint's only model is asked for and named, a folder has its whole path. A run remembers
+    this word: whoever goes on with it asks the same model, whatever the endpoint serves then, and
+    can begin while nobody answers there.
 
     Raises:
         ValueError: as :func:`judge_from`.
     """
     judge = judge_from(text)
-    if not isinstance(judge, EndpointJudge):
-        return text
-    judge.close()
-    return f"openai:{judge.model}@{judge.url}"
+    if isinstance(judge, EndpointJudge):
+        judge.close()
+        return f"openai:{judge.model}@{judge.url}"
+    folder: Path | None = getattr(judge, "folder", None)
+    return text if folder is None else f"path:{folder.resolve()}"
