@@ -185,7 +185,8 @@ WATCHED = [
     "imitation --env prefgym/Pendulum-v0 --steps 2500 --labels 300",
     "imitation --env prefgym/Pendulum-v0 --steps 2500 --preset dagger",
     "imitation --env prefgym/Pendulum-v0 --steps 2500 --preset hg_dagger",
-    "intrinsic --env prefgym/DoorKey-5x5-v0 --goal door --steps 1100",
+    "intrinsic --env prefgym/DoorKey-5x5-v0 --goal door --steps 1100"
+    " --env-args max_episode_steps 20",
     "intrinsic --env prefgym/TextPolite-v0 --goal thanks --steps 700",
 ]
 
