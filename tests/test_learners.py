@@ -133,7 +133,7 @@ def text(algorithm: str, seed: int, asked: Any) -> PolicyBackend:
 BACKENDS: dict[str, Any] = {
     "SB3's PPO": lambda seed, **asked: control("PPO", seed, asked, n_steps=64, n_epochs=2),
     "SB3's SAC": lambda seed, **asked: control(
-        "SAC", seed, asked, learning_starts=100, batch_size=32, gradient_steps=4
+        "SAC", seed, asked, learning_starts=100, batch_size=32, gradient_steps=2
     ),
     "a table": lambda seed, **asked: grid(seed, asked),
     "a language model's GRPO": lambda seed, **asked: text("GRPO", seed, asked),
@@ -173,7 +173,7 @@ class TestContract:
     def test_a_seed_decides_the_agent_and_metrics_are_finite(self, name: str, backend: str) -> None:
         def trained(seed: int) -> str:
             learner = make(name, backend, seed=seed)
-            for _, metrics in learner.iterations(384):
+            for _, metrics in learner.iterations(256):
                 assert all(np.isfinite(value) for value in metrics.values()), metrics
             return leak.fingerprint(learner)
 
@@ -194,14 +194,14 @@ class TestContract:
         self, name: str, backend: str, run_folder: Any
     ) -> None:
         first = make(name, backend)
-        turns = first.iterations(768)
+        turns = first.iterations(512)
         for steps, _ in turns:
-            if steps >= 384:
+            if steps >= 256:
                 break
         first.save(run_folder / "saved")
         for _ in turns:
             pass
-        second = make(name, backend, seed=77).load(run_folder / "saved").learn(768)
+        second = make(name, backend, seed=77).load(run_folder / "saved").learn(512)
         assert leak.fingerprint(first) == leak.fingerprint(second)
         ours, theirs = (one.env.preferences for one in (first, second))
         assert len(ours) == len(theirs)

@@ -22,7 +22,7 @@ from tests.test_learners import BACKENDS, LEARNERS, answered
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "PPO": {"n_steps": 64, "n_epochs": 2},
-    "SAC": {"learning_starts": 100, "batch_size": 32},
+    "SAC": {"learning_starts": 100, "batch_size": 32, "gradient_steps": 2},
 }
 
 
@@ -70,7 +70,7 @@ def test_stable_baselines_callbacks_work_and_can_stop() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs(preset: str) -> None:
     env = gym.make_vec("prefgym/Pendulum-v0", num_envs=2, segment_steps=10)
-    backend = sb3_backend("SAC", env, seed=0, learning_starts=100, batch_size=32)
+    backend = sb3_backend("SAC", env, seed=0, **ALGORITHMS["SAC"])
     explore = min(200, PRESETS[preset].explore_steps)
     learner = RewardLearning(
         backend, preset, labels=10, sessions=2, epochs=2, start_steps=100, explore_steps=explore
