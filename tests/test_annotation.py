@@ -151,7 +151,7 @@ def test_what_came_before_a_judge_failed_is_kept() -> None:
 
     heard: list[Any] = []
     outcome = ask(Failing(), "helpful", one("key", "wall", "torch"), heard.extend)
-    assert outcome == ([(("key",), 1.0)], True, "ConnectionError: gone")
+    assert outcome == ([(("key",), 1.0)], False, "ConnectionError: gone")
     assert heard == outcome.labelled
     rater = Streaming()
     rater.helpful = lambda captions: np.array([2.0])  # type: ignore[method-assign]
@@ -175,6 +175,17 @@ def test_the_file_of_labels_survives_a_half_written_line(tmp_path: Path) -> None
     assert reader.read() == [(("a ‘wall’\n\udc80",), 0.0)]
     assert len(LabelReader(tmp_path, "helpful").read()) == 2
     assert LabelReader(tmp_path, "ranking").read() == []
+
+
+def test_labels_are_heard_of_when_they_are_on_the_disk(tmp_path: Path) -> None:
+    writer, reader = LabelWriter(tmp_path), LabelReader(tmp_path, "helpful")
+    end = writer.append([(("key",), 1.0)])
+    writer.append([(("door",), 1.0)])
+    writer.close()
+    assert reader.read(0) == []
+    assert reader.read(end) == [(("key",), 1.0)]  # the other one may still be cut off
+    assert reader.read(end) == []
+    assert reader.read() == [(("door",), 1.0)]
 
 
 def test_labels_that_cannot_be_written_were_never_there(
@@ -344,6 +355,7 @@ def test_labels_are_written_while_others_come_and_a_kill_loses_hardly_any(tmp_pa
     assert len(asked) <= 8 + 4 - len(before)  # of the four that were answered
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_the_process_ends_with_its_parent_and_leaves_interrupts_to_it(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)  # without a guard: the new process must not run it again

@@ -119,7 +119,8 @@ def test_the_server_is_left_alone_for_as_long_as_it_wishes(attempts: int, judges
     full = Said(status=429, headers={"Retry-After": "0.15"})
     patience = Patience(concurrency=1, timeout_s=20.0, attempts=attempts, backoff_s=0.0)
     with endpoint(lambda n, _: full if n == 0 else Said()) as server:
-        answers = judges(server.url, patience=patience).answers(PROMPTS)
+        judge = judges(server.url, patience=patience)
+        answers = judge.answers(PROMPTS[:1]) + judge.answers(PROMPTS[1:])
     assert answers == [RIGHT[0] if attempts > 1 else None, *RIGHT[1:]]
     assert server.times[1] - server.times[0] >= 0.14
 
@@ -132,7 +133,9 @@ def test_a_pause_that_is_too_long_holds_for_later_calls_and_ends_no_training(
     patience = Patience(concurrency=1, timeout_s=20.0, attempts=attempts, longest_wait_s=1.0)
     with endpoint(lambda n, _: full if n == 0 else Said()) as server:
         judge = judges(server.url, patience=patience)
-        for _ in range(3):
+        with pytest.warns(UserWarning, match=r"wishes not to be asked for 3600 s"):
+            assert judge.answers(PROMPTS) == [None] * len(PROMPTS)
+        for _ in range(2):
             assert judge.answers(PROMPTS) == [None] * len(PROMPTS)
         assert len(server.asked) == judge.counts["requests"] == 1
         assert judge.counts["given_up"] == 3 * len(PROMPTS)
@@ -141,17 +144,18 @@ def test_a_pause_that_is_too_long_holds_for_later_calls_and_ends_no_training(
         copied.close()
 
 
+@pytest.mark.filterwarnings("ignore:.* wishes not to be asked")
 def test_after_a_pause_that_is_too_long_the_server_is_asked_again(judges: Any) -> None:
-    full = Said(status=429, headers={"Retry-After": "0.15"})
+    full = Said(status=429, headers={"Retry-After": "0.5"})
     with endpoint(lambda n, _: full if n == 0 else Said()) as server:
         judge = judges(server.url, patience=replace(QUICK, concurrency=1, longest_wait_s=0.1))
         calls = 1
         while (answers := judge.answers(PROMPTS)) == [None] * len(PROMPTS):
             time.sleep(0.01)
             calls += 1
-            assert calls < 100
+            assert calls < 1_000
     assert answers == RIGHT
-    assert server.times[1] - server.times[0] >= 0.14
+    assert server.times[1] - server.times[0] >= 0.49
     assert judge.counts["given_up"] == (calls - 1) * len(PROMPTS)
 
 

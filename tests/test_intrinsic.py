@@ -181,11 +181,19 @@ def test_motif_labels_first_and_then_freezes() -> None:
     assert made.annotator.counts()["labelled"] == labels > 10
 
 
+@pytest.mark.filterwarnings("ignore:Intrinsic. no caption is found helpful")
 def test_motif_waits_for_an_annotator_that_answers_now_and_then() -> None:
     late = annotator("ranking", every=1_000)
     made = Intrinsic(backend(), late, "motif", label_steps=256, fit_steps=5).learn(384)
     assert late.counts()["waiting"] == 0 < late.counts()["labelled"]
     assert made.frozen
+
+
+def test_motif_that_learned_in_the_end_that_all_is_equal_says_so() -> None:
+    late = annotator("ranking", Always("ANSWER: tie"), every=1_000)
+    made = Intrinsic(backend(), late, "motif", label_steps=256, fit_steps=5)
+    with pytest.warns(UserWarning, match="no caption is found helpful, or better"):
+        made.learn(512)
 
 
 @pytest.mark.filterwarnings("ignore:The annotator's judge fails")

@@ -126,6 +126,12 @@ def test_a_folder_is_read_when_it_is_asked_and_only_its_path_is_sent(tmp_path: P
     assert same.name != LocalJudge(model, tokenizer, new_tokens=7).name
     cached = Cached(judge, tmp_path / "answers.db")
     assert cached.answers(PROMPTS) == judge.answers(PROMPTS)
+    again = Cached(pickle.loads(sent), tmp_path / "others.db")
+    said = dict.fromkeys(PROMPTS, "ANSWER: yes")
+    assert again.cache.keep(again.name, said) == said
+    assert again.answers(PROMPTS) == list(said.values())
+    assert again.answers([]) == []
+    assert again.judge._model is None  # what is known needs no model
 
 
 def test_a_folder_has_its_name_without_being_read(tmp_path: Path) -> None:

@@ -232,7 +232,8 @@ def build(config: Run, directory: Path | None = None) -> Learner:
 def lasting(config: Run) -> Run:
     """The same run, which means the same wherever and whenever it is read.
 
-    Its files have their whole paths, and its judge's model has a name.
+    Its language model, its data and its judge's folder have their whole paths, and a judge's model
+    its name. Other files (a critic, experts) stay as they were named.
 
     Raises:
         ValueError: the judge's model has none, and cannot be asked for.

@@ -51,9 +51,9 @@ MODELS: dict[str, str] = {
     "ranking": "ranking",
 }
 """Models of captions, and what each wants to be told."""
-FUTILE, SILENT_S, PAUSE_S = 6, 600.0, 0.05
-"""Labels that come first are waited for until what is left was asked about so often in vain, or no
-label came for so many seconds; and the time between two looks."""
+FUTILE, SILENT_S, PAUSE_S = 6, 300.0, 0.05
+"""Labels that come first are waited for until a judge who is there was asked so often in vain for
+what is left, or no label came for so many seconds; and the time between two looks."""
 UNLABELLED = (
     "{left} questions have no answer, and the model of captions is frozen without them; look"
     " whether the judge answers, or label for longer."
@@ -178,6 +178,8 @@ class Intrinsic(Learner):
         """Whether captions are learned about no more."""
         self._stale = True
         """Whether what is replayed was judged by another model of captions, or never."""
+        self._taught = 0
+        """Labels that the model of captions was given."""
         self._tied = self._settled = False
         """Whether no caption is better; whether one is, or it was said that none is."""
 
@@ -249,6 +251,7 @@ class Intrinsic(Learner):
         with self.clock("reward_model"):
             metrics = self.model.learn(labels, seen=seen)
         self._stale |= len(labels.label) > 0 or metrics.get("gradient_steps", 0.0) > 0.0
+        self._taught += len(labels.label)
         self._tied = metrics.get("ties", 0.0) == 1.0
         return _named("reward_model", metrics)
 
@@ -256,9 +259,11 @@ class Intrinsic(Learner):
         """Wait for the labels that were asked for, learn from them, and freeze the model."""
         last = now = self.annotator.counts()
         since = time.monotonic()
-        while now["waiting"] and not _in_vain(last, now) and time.monotonic() < since + SILENT_S:
-            if isinstance(self.annotator, Annotator):
-                time.sleep(PAUSE_S)
+        away = isinstance(self.annotator, Annotator)
+        while now["waiting"] and not _in_vain(last, now, away):
+            if time.monotonic() > since + SILENT_S:
+                break
+            time.sleep(PAUSE_S * away)
             self._offer([])
             now = self.annotator.counts()
             if now["waiting"] < last["waiting"]:
@@ -268,7 +273,10 @@ class Intrinsic(Learner):
             told = UNLABELLED.format(left=now["waiting"])
             warnings.warn(f"Intrinsic: {told}", stacklevel=3)
         with self.clock("reward_model"):
-            metrics = self.model.learn(self.annotator.labels(), steps=self.config.fit_steps)
+            labels = self.annotator.labels()
+            metrics = self.model.learn(labels, steps=self.config.fit_steps)
+        self._taught += len(labels.label)
+        self._tied = metrics.get("ties", 0.0) == 1.0
         self.frozen = self._stale = True
         return _named("reward_model", metrics)
 
@@ -280,12 +288,12 @@ class Intrinsic(Learner):
         counts, known = self.annotator.counts(), self.captions.texts(range(len(self.captions)))
         earning = not self._tied and bool(self.model.rewards(known).any())
         unheard = not counts["labelled"] and counts["waiting"] > 0
-        over = self.num_timesteps >= total_timesteps and counts["labelled"] > 0
-        enough = counts["labelled"] >= max(1, min(FEW, len(known) - 1))
+        over = self.num_timesteps >= total_timesteps and self._taught > 0
+        enough = self._taught >= max(1, min(FEW, len(known) - 1))
         self._settled = earning or unheard or enough or over
         if self._settled and not earning:
-            sentence = NOTHING_HELPS if counts["labelled"] else NO_LABEL
-            told = sentence.format(labels=counts["labelled"], steps=self.num_timesteps)
+            sentence = NOTHING_HELPS if self._taught else NO_LABEL
+            told = sentence.format(labels=self._taught, steps=self.num_timesteps)
             warnings.warn(f"Intrinsic: {told}", stacklevel=4)
 
     def _metrics(self, segments: Segments) -> dict[str, float]:
@@ -317,6 +325,7 @@ class Intrinsic(Learner):
             "stale": self._stale,
             "settled": self._settled,
             "tied": self._tied,
+            "taught": self._taught,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -324,7 +333,8 @@ class Intrinsic(Learner):
         self.model.set_state(state["model"])
         self.annotator.set_state(state["annotator"])
         self.frozen = state["frozen"]
-        self._stale, self._settled, self._tied = state["stale"], state["settled"], state["tied"]
+        self._stale, self._settled = state["stale"], state["settled"]
+        self._tied, self._taught = state["tied"], state["taught"]
 
 
 def _named(prefix: str, metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -335,8 +345,12 @@ def _named(prefix: str, metrics: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _in_vain(last: Mapping[str, int], now: Mapping[str, int]) -> bool:
-    """Whether asking, since the last label came, shows that no other is to be hoped for."""
+def _in_vain(last: Mapping[str, int], now: Mapping[str, int], away: bool) -> bool:
+    """Whether asking, since the last label came, shows that no other is to be hoped for.
+
+    A judge who is not there may return where it is asked from a process of its own, in its time.
+    """
     grown = {name: now.get(name, 0) - last.get(name, 0) for name in now}
-    gone = grown["failures"] + grown.get("restarts", 0)
-    return gone >= FUTILE or grown["asked"] >= FUTILE * now["waiting"]
+    if gone := grown["failures"] + grown.get("restarts", 0):
+        return gone >= FUTILE and not away
+    return grown["asked"] >= FUTILE * now["waiting"]

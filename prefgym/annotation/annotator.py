@@ -224,8 +224,15 @@ class Annotator:
     def _serve(self, channel: Channel) -> None:
         """Answer one process's wishes for questions, in a thread that sleeps otherwise."""
         try:
-            while (questions := self._next(channel, channel.recv())) is not None:
-                channel.send(questions)
+            while True:
+                report = channel.recv()
+                if report.goes_on:
+                    with self._changed:
+                        self._note(report)
+                elif (questions := self._next(channel, report)) is None:
+                    return
+                else:
+                    channel.send(questions)
         except (EOFError, OSError):
             return  # it has died; whoever calls next sees that
 
@@ -240,9 +247,13 @@ class Annotator:
                 self._changed.wait(self._backlog.next_due(now))
         return None
 
-    def _settle(self, report: Report) -> None:
-        self._read()
+    def _note(self, report: Report) -> None:
         self._rater = report.counts
+        if report.written is not None:
+            self._read(report.written)
+
+    def _settle(self, report: Report) -> None:
+        self._note(report)
         if report.error is not None:
             self._tell(report.error.partition(":")[0], failing(report.error))
         for message in report.warned:
@@ -253,21 +264,22 @@ class Annotator:
         else:
             self._backlog.postpone(time.monotonic(), self._retry_s)
 
-    def _read(self) -> None:
-        """Take the labels that were written since the last look."""
-        new = self._reader.read()
+    def _read(self, until: int | None = None) -> None:
+        """Take the labels that were written since the last look; all if nobody writes."""
+        new = self._reader.read(until)
         self._labelled += new
         self._useful |= len(new) > 0
         self._backlog.answered(question for question, _ in new)
 
     def _keep_alive(self) -> None:
-        """Take what is there, pass on what went wrong, and replace a process that has died."""
+        """Pass on what went wrong, and replace a process that has died."""
         if self._closed:
             return
         if not self._process.is_alive():
+            with self._changed:
+                self._read()  # what it wrote before it died
             self._restart()
         with self._changed:
-            self._read()
             news, self._news = self._news, []
         for message in news:
             warnings.warn(message, RuntimeWarning, stacklevel=4)

@@ -72,7 +72,7 @@ def ask(
     labelled = [(questions[number], labels[number]) for number in sorted(labels)]
     if error is None and not labelled and _signs_of_life(rater) == before:
         error = "no answer came"
-    return Outcome(labelled, error is not None, error)
+    return Outcome(labelled, error is not None and not labelled, error)
 
 
 def _as_they_come(

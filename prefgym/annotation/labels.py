@@ -98,12 +98,16 @@ class LabelReader:
         self.damaged = 0
         """Lines that are no labels."""
 
-    def read(self) -> list[Labelled]:
-        """The whole lines since the last call; none while the file is not to be read."""
+    def read(self, until: int | None = None) -> list[Labelled]:
+        """The whole lines since the last call; none while the file is not to be read.
+
+        Args:
+            until: of the file's bytes; None: to its end, for when nobody writes.
+        """
         try:
             with self._path.open("rb") as file:
                 file.seek(self._read_to)
-                new = file.read()
+                new = file.read(-1 if until is None else max(0, until - self._read_to))
         except OSError:
             return []
         whole = new[: new.rfind(b"\n") + 1]
@@ -131,14 +135,19 @@ class LabelWriter:
         self._file.seek(0)
         self._cut(self._file.read().rfind(b"\n") + 1)
 
-    def append(self, labelled: Sequence[Labelled]) -> None:
+    def append(self, labelled: Sequence[Labelled]) -> int:
         """Write labels; all of them are on the disk when this returns.
+
+        Until then nobody should read them: where writing fails they are cut off again.
+
+        Returns:
+            The bytes of the file.
 
         Raises:
             OSError: they cannot be written, and none of them was.
         """
         if not labelled:
-            return
+            return self._file.seek(0, os.SEEK_END)
         lines = [json.dumps({"captions": question, "label": label}) for question, label in labelled]
         end = self._file.seek(0, os.SEEK_END)
         left = memoryview("".join(f"{line}\n" for line in lines).encode())
@@ -150,6 +159,7 @@ class LabelWriter:
             with suppress(OSError):
                 self._cut(end)
             raise
+        return self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
         """Give the file back."""

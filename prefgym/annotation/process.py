@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from prefgym.annotation.asking import CaptionRater, Outcome, ask, counts_of, told
-from prefgym.annotation.labels import LabelWriter, Question
+from prefgym.annotation.labels import Labelled, LabelWriter, Question
 from prefgym.locks import WriterLock
 
 MakeRater = Callable[[], CaptionRater]
@@ -33,10 +33,14 @@ _LOOK = 0.5
 
 
 class Report(NamedTuple):
-    """What the process tells when it wants to be given questions."""
+    """What the process tells when labels are written, or when it wants to be given questions."""
 
     counts: dict[str, int]
     """The rater's, since the process began."""
+    written: int | None = None
+    """Bytes of the file of labels that may be read; None: no more than before."""
+    goes_on: bool = False
+    """Whether other answers to the same questions are still to come."""
     down: bool = False
     error: str | None = None
     warned: tuple[str, ...] = ()
@@ -165,24 +169,31 @@ def _annotate(
 def _serve(
     connection: Channel, writer: LabelWriter, make_rater: MakeRater, kind: str, pause_s: float
 ) -> None:
-    rater, failures = None, 0
+    rater, failures, written = None, 0, None
     warned: list[str] = []
     warnings.showwarning = lambda message, *_, **__: warned.append(str(message))
     report = Report({})
+
+    def heard(labelled: Sequence[Labelled]) -> None:
+        nonlocal written
+        assert rater is not None
+        written = writer.append(labelled)
+        connection.send(Report(counts_of(rater), written, goes_on=True))
+
     while True:
         connection.send(report)
         questions: list[Question] = connection.recv()
         try:
             if rater is None:
                 rater = make_rater()
-            outcome = ask(rater, kind, questions, writer.append)
+            outcome = ask(rater, kind, questions, heard)
         except Exception as error:
             outcome = Outcome([], True, told(error))
         failures = failures + 1 if outcome.down else 0
         if outcome.down:
             time.sleep(pause_s * min(2 ** (failures - 1), _LONGEST_PAUSE))
         counts = {} if rater is None else counts_of(rater)
-        report = Report(counts, outcome.down, outcome.error, tuple(warned))
+        report = Report(counts, written, False, outcome.down, outcome.error, tuple(warned))
         warned.clear()
 
 

@@ -32,6 +32,8 @@ _PASSING = frozenset(FAULTS[:6])
 """Faults after which asking again may help."""
 _SPEAKS = frozenset(("rate_limits", "server_errors", "refused", "unknown_model"))
 """Faults of the list of models that leave hope for questions: some endpoints have no list."""
+_LONGEST_S = 3600.0
+"""However long an endpoint wishes to be left alone, it is asked again after that time."""
 _TOGETHER_S = 0.02
 """Answers of that time are handed over together."""
 
@@ -82,8 +84,6 @@ class _Batch:
     fresh: list[tuple[int, str | None]] = field(default_factory=list)
     """Answers that are not yet handed over."""
     answered: int = 0
-    pause_until: float = 0.0
-    """The endpoint wants to be left alone until then (of the monotonic clock)."""
     closed: bool = False
     """It is gone: what waits gets no answer in this call."""
     error: ValueError | None = None
@@ -109,7 +109,7 @@ class EndpointJudge:
     (``Retry-After``, which then holds for all questions). What gets no answer in the end is None
     and is counted; nothing is raised for it, so that a training goes on, and the next call asks
     anew. If the endpoint is gone, the rest of a call is not asked at all; if it wants a long pause,
-    nothing is asked till then, by later calls neither.
+    nothing is asked till then, or for an hour, by later calls neither (a pickled copy begins anew).
 
     Three things are errors, because they cannot pass: nobody answers at the first contact, the
     model is not there, the key is missing or wrong. They are raised only as long as no answer ever
@@ -154,7 +154,9 @@ class EndpointJudge:
         self._background: Background | None = None
         self._client: Any = None
         self._finalizer: Any = None
-        self._unwelcome_until = 0.0  # of the monotonic clock
+        self._pause_until = self._unwelcome_until = 0.0
+        """The endpoint wishes to be left alone until then (of the monotonic clock): for so short a
+        time that it is waited for, or for so long that nothing is asked."""
 
     @property
     def name(self) -> str:
@@ -295,7 +297,7 @@ class EndpointJudge:
         """Ask until an answer comes, or is not to be hoped for."""
         begun = batch.answered
         for attempt in range(self.patience.attempts):
-            while (left := batch.pause_until - time.monotonic()) > 0.0:
+            while (left := self._pause_until - time.monotonic()) > 0.0:
                 await asyncio.sleep(left)
             if batch.closed or batch.error or time.monotonic() < self._unwelcome_until:
                 return None
@@ -310,17 +312,22 @@ class EndpointJudge:
             if reply.fault not in _PASSING:
                 self._complain(reply, batch)
                 return None
-            await self._wait(prompt, attempt, reply.wait_s or 0.0, batch)
+            await self._wait(prompt, attempt, min(reply.wait_s or 0.0, _LONGEST_S))
         batch.closed |= reply.fault == "unreachable" and batch.answered == begun
         return None
 
-    async def _wait(self, prompt: str, attempt: int, wished_s: float, batch: _Batch) -> None:
+    async def _wait(self, prompt: str, attempt: int, wished_s: float) -> None:
         """Heed what the endpoint wishes, in all questions, and wait if this one is asked again."""
         until = time.monotonic() + wished_s
         if wished_s > self.patience.longest_wait_s:
             self._unwelcome_until = max(self._unwelcome_until, until)
+            self._warn(
+                "unwelcome",
+                f"{self.url} wishes not to be asked for {wished_s:g} s; till then there are no"
+                " answers.",
+            )
             return
-        batch.pause_until = max(batch.pause_until, until)
+        self._pause_until = max(self._pause_until, until)
         if attempt + 1 < self.patience.attempts:
             await asyncio.sleep(self.patience.pause_s(prompt, attempt))
 
@@ -328,6 +335,11 @@ class EndpointJudge:
         """Say once what is wrong; as an error where nothing ever was right."""
         if reply.fault in ("unauthorised", "unknown_model") and not self._worked:
             batch.error = hopeless(self, reply.fault, reply.words)
-        elif reply.fault not in self._warned:
-            self._warned.add(reply.fault)
-            warnings.warn(complaint(self, reply.fault, reply.words), stacklevel=2)
+        else:
+            self._warn(reply.fault, complaint(self, reply.fault, reply.words))
+
+    def _warn(self, what: str, words: str) -> None:
+        """Say something once."""
+        if what not in self._warned:
+            self._warned.add(what)
+            warnings.warn(words, stacklevel=2)

@@ -21,7 +21,7 @@ class Judge(Protocol):
 
 @runtime_checkable
 class StreamingJudge(Protocol):
-    """A judge, too, whose answers can be had as they come, so that a kill loses none."""
+    """A judge, too, whose answers can be had as they come, so that a kill loses hardly any."""
 
     def stream(self, prompts: Sequence[str]) -> Iterator[tuple[int, str | None]]:
         """Every prompt's number and answer, once each, in the order in which they come."""

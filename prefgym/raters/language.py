@@ -172,7 +172,7 @@ class LanguageRater:
                 f"The judge said no to all of the first {self._counts['unhelpful']} captions, so"
                 f" that the reward is constant; is {self.goal!r} the goal, in the words of the"
                 " captions?",
-                stacklevel=3,
+                stacklevel=5,
             )
 
 

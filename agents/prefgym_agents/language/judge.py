@@ -74,7 +74,7 @@ class LocalJudge:
     def name(self) -> str:
         """What decides about an answer: a hash of the weights, or of the folder's files, and more.
 
-        A folder's model is not read for that: whoever wants the name may be another process than
+        A folder's model is not loaded for that: whoever wants the name may be another process than
         the one that asks.
         """
         if self._content is None:
@@ -98,6 +98,8 @@ class LocalJudge:
 
     def stream(self, prompts: Sequence[str]) -> Iterator[tuple[int, str | None]]:
         """Every prompt's number and answer, batch by batch; the shortest prompts come first."""
+        if not prompts:
+            return
         _, tokenizer = self._loaded()
         texts = [_wrapped(tokenizer, prompt) for prompt in prompts]
         tokens = [
@@ -238,7 +240,7 @@ def _weights(model: Any) -> str:
 def _files(folder: Path) -> str:
     """The model's class, and a hash of the files of its folder: weights, settings, tokenizer."""
     digest = hashlib.sha256()
-    for file in sorted(one for one in folder.iterdir() if one.suffix in _TELLING):
+    for file in sorted(one for one in folder.iterdir() if one.suffix in _TELLING and one.is_file()):
         with file.open("rb") as content:
             digest.update(
                 f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode()
