@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from prefgym import checkpoints
 from prefgym.__main__ import USAGE, main
 from prefgym.comparisons import PreferenceDataset
-from prefgym_agents import runs
+from prefgym_agents import commands, runs
 
 SMALL = [
     "train", "reward-learning", "--env", "prefgym/Pendulum-v0", "--labels", "24", "--envs", "4",
@@ -64,6 +65,13 @@ def flat(tree: object, path: str = "") -> dict[str, np.ndarray]:
     return {path: np.asarray(tree)}
 
 
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end with one episode instead of twenty, and without a drawing."""
+    monkeypatch.setattr(commands, "true_returns", partial(commands.true_returns, episodes=1))
+    monkeypatch.setattr(runs, "_draw", lambda folder: None)
+
+
 def test_a_run_leaves_all_its_files(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert {"config.json", "metrics.csv", "summary.json", "learning_curve.png", "tb"} <= names
@@ -74,6 +82,7 @@ def test_a_run_leaves_all_its_files(finished: Path) -> None:
     assert len(list((finished / "checkpoints").iterdir())) == 2
 
 
+@pytest.mark.usefixtures("quickly")
 def test_factors_and_margins_reach_the_rater_of_any_learner(run_folder: Path) -> None:
     for learner, rater in (("heron", []), ("reward-learning", ["--rater", "heron"])):
         out = run_folder / learner
@@ -191,6 +200,7 @@ WATCHED = [
 ]
 
 
+@pytest.mark.usefixtures("quickly")
 @pytest.mark.parametrize("words", WATCHED)
 def test_who_watches_or_judges_can_be_said_on_the_command_line(
     words: str, run_folder: Path, capsys: pytest.CaptureFixture[str]
