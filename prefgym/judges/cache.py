@@ -31,7 +31,8 @@ _KEYS = 500
 
 def key(name: str, prompt: str) -> bytes:
     """What an answer is found by: SHA-256 of the judge's name (model, sampling) and the prompt."""
-    return hashlib.sha256(json.dumps([name, prompt]).encode()).digest()
+    # As json.dumps([name, prompt]), which takes longer: a list is put together piece by piece.
+    return hashlib.sha256(f"[{json.dumps(name)}, {json.dumps(prompt)}]".encode()).digest()
 
 
 class AnswerCache:
@@ -165,10 +166,12 @@ class Cached:
         known = {one: said for one, said in zip(numbers, found, strict=True) if said is not None}
         for prompt, answer in known.items():
             self._found += len(numbers[prompt])
-            yield from ((number, answer) for number in numbers.pop(prompt))
+            for number in numbers.pop(prompt):
+                yield number, answer
         for some in _in_time(self.judge, list(numbers)):
             for prompt, answer in self.cache.keep(self.name, some).items():
-                yield from ((number, answer) for number in numbers.pop(prompt))
+                for number in numbers.pop(prompt):
+                    yield number, answer
         yield from ((number, None) for left in numbers.values() for number in left)
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 import httpx2
@@ -54,6 +55,19 @@ class _OpenAI(openai.AsyncOpenAI):
         return {"Accept": form, "Content-Type": form, "User-Agent": agent}
 
 
+class _Http(openai.DefaultAsyncHttpxClient):
+    """Reads each address once: that takes as long as all else that is done about a request here."""
+
+    def build_request(self, method: str, url: Any, **settings: Any) -> httpx2.Request:
+        """As its parent does."""
+        return super().build_request(method, _read(str(url)), **settings)
+
+
+@cache
+def _read(url: str) -> httpx2.URL:
+    return httpx2.URL(url)
+
+
 class Client:
     """Connections to an endpoint; belongs to the event loop that uses it first.
 
@@ -73,7 +87,7 @@ class Client:
             api_key=key,
             max_retries=0,
             timeout=timeout_s,
-            http_client=openai.DefaultAsyncHttpxClient(**settings),
+            http_client=_Http(**settings),
         )
 
     async def ask(self, prompt: str, body: Mapping[str, Any]) -> Reply:

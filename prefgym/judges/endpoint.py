@@ -34,7 +34,7 @@ _SPEAKS = frozenset(("rate_limits", "server_errors", "refused", "unknown_model")
 """Faults of the list of models that leave hope for questions: some endpoints have no list."""
 _LONGEST_S = 3600.0
 """However long an endpoint wishes to be left alone, it is asked again after that time."""
-_TOGETHER_S = 0.02
+_TOGETHER_S = 0.1
 """Answers of that time are handed over together."""
 
 

@@ -120,7 +120,8 @@ class LanguageRater:
                 numbers.setdefault(judge_prompt(self.goal, line, self.system), []).append(number)
         for prompt, label in self._verdicts(list(numbers), HELPFUL):
             self._counts["helpful" if label == 1.0 else "unhelpful"] += 1
-            yield from ((number, label) for number in numbers[prompt])
+            for number in numbers[prompt]:
+                yield number, label
         self._warn_if_none_helps()
 
     def _compared(self, lines: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, float]]:
