@@ -29,7 +29,8 @@ _LOCK = "labels.lock"
 _LONGEST_PAUSE = 60
 """Most times the first pause that is waited for a judge that is not there."""
 _LOOK = 0.5
-"""Seconds between two looks whether anybody still wants labels."""
+"""Seconds between two looks whether anybody still wants labels, and from one word about those that
+are written to the next while others come."""
 
 
 class Report(NamedTuple):
@@ -169,20 +170,23 @@ def _annotate(
 def _serve(
     connection: Channel, writer: LabelWriter, make_rater: MakeRater, kind: str, pause_s: float
 ) -> None:
-    rater, failures, written = None, 0, None
+    rater, failures, written, told_at = None, 0, None, 0.0
     warned: list[str] = []
     warnings.showwarning = lambda message, *_, **__: warned.append(str(message))
     report = Report({})
 
     def heard(labelled: Sequence[Labelled]) -> None:
-        nonlocal written
+        nonlocal written, told_at
         assert rater is not None
         written = writer.append(labelled)
-        connection.send(Report(counts_of(rater), written, goes_on=True))
+        if time.monotonic() >= told_at + _LOOK:  # else the call is over soon, or was told of
+            told_at = time.monotonic()
+            connection.send(Report(counts_of(rater), written, goes_on=True))
 
     while True:
         connection.send(report)
         questions: list[Question] = connection.recv()
+        told_at = time.monotonic()
         try:
             if rater is None:
                 rater = make_rater()
