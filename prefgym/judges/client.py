@@ -56,7 +56,7 @@ class _OpenAI(openai.AsyncOpenAI):
 
 
 class _Http(openai.DefaultAsyncHttpxClient):
-    """Reads each address once: that takes as long as all else that is done about a request here."""
+    """Reads each address once, and not anew for every request."""
 
     def build_request(self, method: str, url: Any, **settings: Any) -> httpx2.Request:
         """As its parent does."""
